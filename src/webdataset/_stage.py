@@ -1,0 +1,62 @@
+"""What a stage is: a callable from an iterable to an iterator, plain, curried, or a PipelineStage.
+
+`pipelinefilter` turns a generator function `_name(data, ...)` into the curried `name(...)` whose
+result is a stage that prints its arguments and pickles. Stages that need to know the epoch have a
+method `start`, which the pipeline calls before each pass.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+
+class PipelineStage:
+    """Base for stages that are objects; the pipeline calls `run` with the source."""
+
+    def run(self, src: Iterable[Any]) -> Iterator[Any]:
+        """Iterate over what becomes of the source; subclasses write this (or the older `invoke`)."""
+        return self.invoke(src)
+
+    def invoke(self, *args: Any, **kw: Any) -> Iterator[Any]:
+        """Older name of `run`."""
+        raise NotImplementedError(f"{type(self).__name__} must define run(src)")
+
+
+class FilterFunction:
+    """A stage function with its arguments: call it with an iterable and it iterates."""
+
+    def __init__(self, f: Callable[..., Iterator[Any]], *args: Any, **kw: Any) -> None:
+        self.f = f
+        self.args = args
+        self.kw = kw
+
+    def __call__(self, data: Iterable[Any]) -> Iterator[Any]:
+        return self.f(data, *self.args, **self.kw)
+
+    def __str__(self) -> str:
+        name = getattr(self.f, "__name__", repr(self.f))
+        return f"<{name} {self.args} {self.kw}>"
+
+    __repr__ = __str__
+
+
+class RestCurried:
+    """A stage function whose first argument, the data, comes later."""
+
+    def __init__(self, f: Callable[..., Iterator[Any]], stage: type[FilterFunction] = FilterFunction) -> None:
+        self.f = f
+        self.stage = stage
+        functools.update_wrapper(self, f)
+
+    def __call__(self, *args: Any, **kw: Any) -> FilterFunction:
+        return self.stage(self.f, *args, **kw)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return (RestCurried, (self.f, self.stage))
+
+
+def pipelinefilter(f: Callable[..., Iterator[Any]]) -> RestCurried:
+    """Curry `f(data, *args, **kw)`: the result called with args and kw is a picklable stage."""
+    return RestCurried(f)

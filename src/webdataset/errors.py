@@ -1,0 +1,177 @@
+"""Every error the library raises on purpose.
+
+    WebDatasetError
+    ├── DataError                     the data is wrong; knows its place
+    │   ├── TarError                  (tarfile.ReadError)  not a tar archive, or a damaged one
+    │   │   ├── HeaderError           a header block that cannot be believed
+    │   │   ├── TruncatedError        (EOFError)  the archive ends too early
+    │   │   └── CompressionError      the compressed stream around the archive is damaged
+    │   ├── SampleError               (ValueError)  members do not make a sample
+    │   │   ├── DuplicateFieldError   one field twice in one sample
+    │   │   └── MissingFieldError     (KeyError)  a field that was asked for is not there
+    │   ├── DecodingError             (ValueError)  bytes are not what their name says
+    │   └── OpenError                 (OSError)  a url cannot be opened, read or written
+    ├── EmptyDatasetError             (ValueError)  there was nothing to read
+    ├── EncodingError                 (ValueError)  a sample cannot be written
+    ├── SecurityError                 (ValueError)  the program did not allow what the data asks for
+    └── MissingDependencyError        (ImportError)  an optional package is not installed
+
+Each class also is the builtin (in brackets) that old code catches. A DataError says its place and
+its fact in one line, `train-0003.tar!a/b.json: invalid JSON (byte 17)`, keeps the parts as
+attributes, and survives pickling, so that it crosses worker processes whole. Code that knows a
+part of the place which an inner layer could not know adds it with `locate`.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from typing import Any
+
+PLACE = ("url", "member", "key", "field", "offset", "stage", "worker")
+
+
+class WebDatasetError(Exception):
+    """Base of all errors that this library raises on purpose."""
+
+
+class DataError(WebDatasetError):
+    """The data is wrong; every part of the place that is known is an attribute, the others are None.
+
+    Attributes:
+        message: the fact, without the place.
+        url: the shard (passwords and query strings are left out of the text).
+        member: name of the archive member.
+        key: key of the sample.
+        field: field of the sample (`json`, `seg.png`).
+        offset: byte offset in the uncompressed archive or stream.
+        stage: the pipeline stage that found out.
+        worker: "rank/worker" of the reader, where there are several.
+    """
+
+    url: str | None
+    member: str | None
+    key: str | None
+    field: str | None
+    offset: int | None
+    stage: str | None
+    worker: str | None
+
+    def __init__(self, message: str = "", **place: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        unknown = place.keys() - set(PLACE)
+        if unknown:
+            raise TypeError(f"unknown part of a place: {', '.join(sorted(unknown))}")
+        for part in PLACE:
+            setattr(self, part, place.get(part))
+
+    def locate(self, **place: Any) -> DataError:
+        """Fill in the parts of the place that are still unknown, and return the error itself."""
+        for part, value in place.items():
+            if getattr(self, part) is None:
+                setattr(self, part, value)
+        return self
+
+    def __str__(self) -> str:
+        shown = self.message
+        if self.offset is not None:
+            shown += f" (byte {self.offset})"
+        name = self.member
+        if name is None and self.key is not None:
+            name = self.key if self.field is None else f"{self.key}.{self.field}"
+        elif name is None:
+            name = self.field
+        if name is not None:
+            name = printable(name)
+        url = None if self.url is None else public_url(str(self.url))
+        place = "!".join(part for part in (url, name) if part is not None)
+        if self.stage is not None:
+            shown += f" [in {self.stage}]"
+        if self.worker is not None:
+            shown += f" [reader {self.worker}]"
+        return f"{place}: {shown}" if place else shown
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.message, self.__dict__))
+
+
+def _rebuild(kind: type[DataError], message: str, state: dict[str, Any]) -> DataError:
+    error = kind(message)
+    error.__dict__.update(state)
+    return error
+
+
+class TarError(DataError, tarfile.ReadError):
+    """Not a tar archive, or a damaged one."""
+
+
+class HeaderError(TarError):
+    """A header block that cannot be believed: wrong checksum, a number that is none, a bad record."""
+
+
+class TruncatedError(TarError, EOFError):
+    """The archive, or the compressed stream around it, ends before it should."""
+
+
+class CompressionError(TarError):
+    """The compressed stream around the archive is damaged."""
+
+
+class SampleError(DataError, ValueError):
+    """The members are readable but do not make a sample."""
+
+
+class DuplicateFieldError(SampleError):
+    """One sample has the same field twice."""
+
+
+class MissingFieldError(SampleError, KeyError):
+    """A field that was asked for is not in the sample."""
+
+    __str__ = DataError.__str__  # KeyError would show the repr
+
+
+class DecodingError(DataError, ValueError):
+    """The bytes of a field are not what its name says; the cause is `__cause__`."""
+
+
+class OpenError(DataError, OSError):
+    """A url cannot be opened, read or written: the message says status, attempts and what to do."""
+
+
+class NotFoundError(OpenError, FileNotFoundError):
+    """There is nothing at this url."""
+
+
+class EmptyDatasetError(WebDatasetError, ValueError):
+    """There was nothing to read where something was expected."""
+
+
+class EncodingError(WebDatasetError, ValueError):
+    """A sample cannot be written as it is."""
+
+
+class SecurityError(WebDatasetError, ValueError):
+    """The program did not allow what the data, or an environment variable, asks for."""
+
+
+class MissingDependencyError(WebDatasetError, ImportError):
+    """An optional package is not installed; the message says how to install it."""
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Text from the data as it may be shown: control characters and lone surrogates escaped."""
+    shown = text if text.isprintable() else text.encode("unicode_escape", "surrogateescape").decode("ascii")
+    return shown if len(shown) <= limit else f"{shown[:limit]}…({len(shown)} characters)"
+
+
+def public_url(url: str) -> str:
+    """A url as it may be shown: no user and password, no query string of a remote url, no control characters."""
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", url):
+        url = re.sub(r"(?<=://)[^/@\s]*@", "", url)
+        url = re.sub(r"[?#].*", "", url, flags=re.DOTALL)
+    elif url.startswith("pipe:"):
+        url = re.sub(r"(?<=://)[^/@\s]*@", "", url)
+        url = re.sub(r"(https?://[^\s'\"?]*)\?[^\s'\"]*", r"\1", url)
+    return printable(url, 500)

@@ -1,0 +1,1 @@
+"""Order: which sample comes when. Pure arithmetic: nothing here reads, opens or waits."""

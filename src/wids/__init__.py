@@ -1,0 +1,3 @@
+"""Indexed access to tar shards. Not there yet: this version streams (`import webdataset`)."""
+
+__all__: list[str] = []

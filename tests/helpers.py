@@ -1,0 +1,70 @@
+"""Archives and streams that the tests are made of."""
+
+from __future__ import annotations
+
+import io
+import random
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def tar_bytes(
+    members: Mapping[str, bytes] | list[tuple[str, bytes]], format: int = tarfile.USTAR_FORMAT, **info
+) -> bytes:
+    """An archive with these members, written by the standard tarfile (the oracle)."""
+    out = io.BytesIO()
+    items = members.items() if isinstance(members, Mapping) else members
+    with tarfile.open(fileobj=out, mode="w", format=format) as tar:
+        for name, data in items:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            for attribute, value in info.items():
+                setattr(member, attribute, value)
+            tar.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
+def write_shards(folder: Path, shards: int, samples: int, pattern: str = "shard-{:04d}.tar") -> list[str]:
+    """Shards of samples `{txt, cls}`; keys and texts count through, so each sample is told from every other."""
+    urls = []
+    for shard in range(shards):
+        members = {}
+        for number in range(shard * samples, (shard + 1) * samples):
+            members[f"{number:06d}.cls"] = str(number % 10).encode()
+            members[f"{number:06d}.txt"] = f"text {number}".encode()
+        path = Path(folder) / pattern.format(shard)
+        path.write_bytes(tar_bytes(members))
+        urls.append(str(path))
+    return urls
+
+
+class TrickleReader:
+    """A stream that gives short reads, seeded, biased to small ones; it has `read` and `close` only."""
+
+    def __init__(self, data: bytes, seed: int = 0) -> None:
+        self.stream = io.BytesIO(data)
+        self.random = random.Random(seed)
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        if size is None or size < 0:
+            return self.stream.read()
+        limit = self.random.choice([1, 7, 100, 511, 512, 513, 4096, size])
+        return self.stream.read(min(size, limit))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FailAfter(TrickleReader):
+    """A stream that raises OSError after `count` bytes."""
+
+    def __init__(self, data: bytes, count: int, seed: int = 0) -> None:
+        super().__init__(data[:count], seed)
+
+    def read(self, size: int = -1) -> bytes:
+        data = super().read(size)
+        if not data and size != 0:
+            raise OSError("connection reset by the test")
+        return data
