@@ -1,0 +1,72 @@
+# Everything that is done with this project, from a fresh clone on: `make help` lists it.
+# Needed beforehand: Python 3.11 or later with venv, and make. Nothing is installed outside this folder.
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+
+VENV := .venv
+PUBLISHED := .venv-published
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PUBLISHED_PIP := $(PUBLISHED)/bin/python -m pip --quiet --disable-pip-version-check
+PUBLISHED_PYTHON := $(abspath $(PUBLISHED)/bin/python)
+SOURCES := src tests bench examples
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format bench clean
+
+help: ## list the targets
+	@echo "make TARGET [PYTHON=python3.12] [TORCH_INDEX=https://download.pytorch.org/whl/cpu]"
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## train on real images, streamed from shards that it writes first (2 minutes)
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev $(PUBLISHED)/.made ## run every test that needs no server
+	WDS_PUBLISHED_PYTHON=$(PUBLISHED_PYTHON) $(BIN)/python -m pytest -n auto $(PYTEST)
+
+check: $(VENV)/.dev ## lint, formatting, types
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## let ruff mend what it can
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: $(VENV)/.dev $(PUBLISHED)/.torch ## measure against the published package; writes bench/RESULTS.md
+	$(BIN)/python bench/run.py --published $(PUBLISHED_PYTHON) --write $(BENCH)
+
+clean: ## remove what these targets made, the environments too
+	rm -rf $(VENV) $(PUBLISHED) demo-data bench/data build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environments. A stamp file is newer than what it was made from, so a second run installs nothing.
+# The TORCH_INDEX build of torch comes without its dependencies, which then come from the usual index.
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade "pip>=25.1"
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made pyproject.toml constraints.txt
+	$(if $(TORCH_INDEX),$(PIP) install --index-url $(TORCH_INDEX) --no-deps --constraint constraints.txt torch)
+	$(PIP) install --constraint constraints.txt --editable . --group demo
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) install --constraint constraints.txt --group dev
+	@touch $@
+
+$(PUBLISHED)/.made: constraints.txt
+	$(PYTHON) -m venv $(PUBLISHED)
+	$(PUBLISHED_PIP) install --upgrade "pip>=25.1"
+	$(PUBLISHED_PIP) install webdataset==1.0.2 numpy pillow msgpack cbor
+	@touch $@
+
+$(PUBLISHED)/.torch: $(PUBLISHED)/.made
+	$(if $(TORCH_INDEX),$(PUBLISHED_PIP) install --index-url $(TORCH_INDEX) --no-deps --constraint constraints.txt torch)
+	$(PUBLISHED_PIP) install --constraint constraints.txt torch
+	@touch $@
