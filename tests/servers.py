@@ -1,0 +1,255 @@
+"""A real HTTP server on loopback: serves a folder or a dict of pages, and misbehaves as told.
+
+    with serve({"/a.tar": data, "/cut.tar": Page(data, cut=100)}) as server:
+        open_read(server.url("/a.tar"))
+
+`server.requests` lists what was asked, `server.uploads` holds what was PUT. The end of the block closes every
+connection and joins every thread. Request and response headers keep the spelling of the sender.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import os
+import socket
+import ssl
+import subprocess
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Page:
+    """One answer: the body and how it is given.
+
+    Attributes:
+        status: HTTP status of the answer (for GET, HEAD and PUT alike).
+        cut: the connection is closed after this many bytes of the body, though the whole length was announced.
+        chunked: the body is sent in chunks, without Content-Length.
+        redirect: Location header; the status becomes 302 unless given.
+        delay: seconds before the answer begins.
+        pace: seconds between the pieces of the body.
+        piece: bytes in one piece of the body.
+        ranges: the Range header is obeyed (one range); otherwise it is ignored.
+    """
+
+    body: bytes = b""
+    status: int = 200
+    cut: int | None = None
+    chunked: bool = False
+    redirect: str | None = None
+    content_type: str = "application/octet-stream"
+    delay: float = 0.0
+    pace: float = 0.0
+    piece: int = 1 << 20
+    ranges: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def html_page(text: str = "please log in") -> Page:
+    """What a login wall answers where a shard was expected: status 200 and a web page."""
+    return Page(f"<!DOCTYPE html><html><body>{text}</body></html>".encode(), content_type="text/html; charset=utf-8")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as the server saw it; the path includes the query."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError, TimeoutError, ssl.SSLError):
+            super().handle()  # clients leave early; that is not the server's trouble
+
+    def do_GET(self) -> None:
+        self.answer(self.find(), with_body=True)
+
+    def do_HEAD(self) -> None:
+        self.answer(self.find(), with_body=False)
+
+    def do_PUT(self) -> None:
+        page = self.find()
+        if page.status == 404:
+            page = Page(status=201)
+        elif page.status == 200:
+            page = Page(status=200, delay=page.delay)
+        body = self.received()
+        if body is None:
+            self.close_connection = True
+            return
+        if page.status < 300:
+            self.server.uploads[urllib.parse.urlsplit(self.path).path] = body
+        self.answer(page, with_body=True)
+
+    def find(self) -> Page:
+        self.server.requests.append(Request(self.command, self.path, dict(self.headers)))
+        return self.server.page(urllib.parse.unquote(urllib.parse.urlsplit(self.path).path))
+
+    def received(self) -> bytes | None:
+        """Body of the request, None when the client left before its end."""
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            length = int(self.headers.get("Content-Length", 0))
+            body = self.rfile.read(length)
+            return body if len(body) == length else None
+        chunks = []
+        while True:
+            line = self.rfile.readline()
+            if not line:
+                return None
+            size = int(line, 16)
+            chunk = self.rfile.read(size)
+            if len(chunk) < size or not self.rfile.readline():
+                return None
+            if size == 0:
+                return b"".join(chunks)
+            chunks.append(chunk)
+
+    def answer(self, page: Page, with_body: bool) -> None:
+        if page.delay:
+            time.sleep(page.delay)
+        status, body, headers = page.status, page.body, dict(page.headers)
+        if page.redirect is not None:
+            status, headers["Location"] = (302 if status == 200 else status), page.redirect
+        wanted = self.headers.get("Range", "")
+        if page.ranges and status == 200 and wanted.startswith("bytes="):
+            first, _, last = wanted[6:].partition("-")
+            start, end = int(first), (int(last) + 1 if last else len(body))
+            headers["Content-Range"] = f"bytes {start}-{min(end, len(body)) - 1}/{len(body)}"
+            status, body = 206, body[start:end]
+        self.send_response(status)
+        self.send_header("Content-Type", page.content_type)
+        if page.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if not with_body:
+            return
+        sent = body if page.cut is None else body[: page.cut]
+        for start in range(0, len(sent), page.piece):
+            piece = sent[start : start + page.piece]
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if page.chunked else piece)
+            if page.pace:
+                time.sleep(page.pace)
+        if page.cut is not None:
+            self.close_connection = True
+        elif page.chunked:
+            self.wfile.write(b"0\r\n\r\n")
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = False
+    request_queue_size = 128
+
+    def __init__(self, content: Any, certificate: tuple[Path, Path] | None) -> None:
+        self.content = content
+        self.requests: list[Request] = []
+        self.uploads: dict[str, bytes] = {}
+        self.connections: list[socket.socket] = []
+        self.tls: ssl.SSLContext | None = None
+        super().__init__(("127.0.0.1", 0), _Handler)
+        if certificate is not None:
+            self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.tls.load_cert_chain(*certificate)
+
+    def page(self, path: str) -> Page:
+        if isinstance(self.content, Mapping):
+            page = self.content.get(path, Page(b"nothing here", status=404))
+            return page if isinstance(page, Page) else Page(page)
+        file = Path(self.content) / path.lstrip("/")
+        return Page(file.read_bytes()) if file.is_file() else Page(b"nothing here", status=404)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        # runs in the accepting thread: `hang_up`, which follows its end, misses no connection
+        connection, address = super().get_request()
+        if self.tls is not None:
+            connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        self.connections.append(connection)
+        return connection, address
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that leave early are part of the tests."""
+
+    def hang_up(self) -> None:
+        """Close every connection, kept alive or in the middle of an answer."""
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class Loopback:
+    """A running server, as `serve` gives it."""
+
+    def __init__(self, server: _Server, scheme: str) -> None:
+        self._server = server
+        self.port = server.server_address[1]
+        self.base = f"{scheme}://{'localhost' if scheme == 'https' else '127.0.0.1'}:{self.port}"
+
+    def url(self, path: str) -> str:
+        """The whole url of a path that begins with "/"."""
+        return self.base + path
+
+    @property
+    def requests(self) -> list[Request]:
+        """Requests so far, in the order of their arrival."""
+        return self._server.requests
+
+    @property
+    def uploads(self) -> dict[str, bytes]:
+        """Path to body of everything that was PUT completely."""
+        return self._server.uploads
+
+    def hang_up(self) -> None:
+        """Close all connections, as a server does with idle ones."""
+        self._server.hang_up()
+
+
+@contextlib.contextmanager
+def serve(
+    content: Mapping[str, bytes | Page] | str | os.PathLike[str], *, certificate: tuple[Path, Path] | None = None
+) -> Iterator[Loopback]:
+    """A server on a free port of 127.0.0.1 for the time of the block.
+
+    Args:
+        content: path ("/a.tar") to body or Page, asked anew for each request; or a folder.
+        certificate: (certificate, key) files: serve https as `localhost`.
+    """
+    server = _Server(content, certificate)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="test server")
+    thread.start()
+    try:
+        yield Loopback(server, "http" if certificate is None else "https")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.hang_up()
+        server.server_close()
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A new certificate for `localhost` that nobody signed, and its key, made by the openssl command."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", "req", "-x509", *options, *names, *files], check=True, capture_output=True)
+    return certificate, key
