@@ -5,13 +5,16 @@
     │   ├── TarError                  (tarfile.ReadError)  not a tar archive, or a damaged one
     │   │   ├── HeaderError           a header block that cannot be believed
     │   │   ├── TruncatedError        (EOFError)  the archive ends too early
-    │   │   └── CompressionError      the compressed stream around the archive is damaged
+    │   │   ├── CompressionError      the compressed stream around the archive is damaged
+    │   │   └── StreamError           (OSError)  the stream broke while it was read
     │   ├── SampleError               (ValueError)  members do not make a sample
     │   │   ├── DuplicateFieldError   one field twice in one sample
     │   │   └── MissingFieldError     (KeyError)  a field that was asked for is not there
+    │   ├── CollationError            (ValueError, AssertionError)  samples do not make a batch, or a batch no samples
     │   ├── DecodingError             (ValueError)  bytes are not what their name says
     │   └── OpenError                 (OSError)  a url cannot be opened, read or written
     ├── EmptyDatasetError             (ValueError)  there was nothing to read
+    ├── ShardListError                (ValueError)  shards cannot be listed or split as asked
     ├── EncodingError                 (ValueError)  a sample cannot be written
     ├── SecurityError                 (ValueError)  the program did not allow what the data asks for
     └── MissingDependencyError        (ImportError)  an optional package is not installed
@@ -92,6 +95,9 @@ class DataError(WebDatasetError):
             shown += f" [reader {self.worker}]"
         return f"{place}: {shown}" if place else shown
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), self.message, self.__dict__))
 
@@ -118,6 +124,10 @@ class CompressionError(TarError):
     """The compressed stream around the archive is damaged."""
 
 
+class StreamError(TarError, OSError):
+    """The stream broke while the archive was read; what the stream said is `__cause__`."""
+
+
 class SampleError(DataError, ValueError):
     """The members are readable but do not make a sample."""
 
@@ -130,6 +140,10 @@ class MissingFieldError(SampleError, KeyError):
     """A field that was asked for is not in the sample."""
 
     __str__ = DataError.__str__  # KeyError would show the repr
+
+
+class CollationError(DataError, ValueError, AssertionError):
+    """Samples that do not make a batch, or a batch that does not fall apart into samples."""
 
 
 class DecodingError(DataError, ValueError):
@@ -146,6 +160,10 @@ class NotFoundError(OpenError, FileNotFoundError):
 
 class EmptyDatasetError(WebDatasetError, ValueError):
     """There was nothing to read where something was expected."""
+
+
+class ShardListError(WebDatasetError, ValueError):
+    """Shards cannot be listed or split as asked: an unbalanced pattern, a missing variable, several nodes."""
 
 
 class EncodingError(WebDatasetError, ValueError):
