@@ -9,10 +9,14 @@
     │   │   └── StreamError           (OSError)  the stream broke while it was read
     │   ├── SampleError               (ValueError)  members do not make a sample
     │   │   ├── DuplicateFieldError   one field twice in one sample
+    │   │   ├── TornSampleError       the members of one sample are not neighbours
     │   │   └── MissingFieldError     (KeyError)  a field that was asked for is not there
     │   ├── CollationError            (ValueError, AssertionError)  samples do not make a batch, or a batch no samples
     │   ├── DecodingError             (ValueError)  bytes are not what their name says
     │   └── OpenError                 (OSError)  a url cannot be opened, read or written
+    │       ├── NotFoundError         (FileNotFoundError)  there is nothing at this url
+    │       ├── UnknownSchemeError    (ValueError)  nobody knows how to open such urls
+    │       └── ConnectionLostError   the bytes stopped before the announced end
     ├── EmptyDatasetError             (ValueError)  there was nothing to read
     ├── ShardListError                (ValueError)  shards cannot be listed or split as asked
     ├── EncodingError                 (ValueError)  a sample cannot be written
@@ -136,6 +140,10 @@ class DuplicateFieldError(SampleError):
     """One sample has the same field twice."""
 
 
+class TornSampleError(SampleError):
+    """A key comes back later in its shard with other fields: the members of a sample are not neighbours."""
+
+
 class MissingFieldError(SampleError, KeyError):
     """A field that was asked for is not in the sample."""
 
@@ -156,6 +164,22 @@ class OpenError(DataError, OSError):
 
 class NotFoundError(OpenError, FileNotFoundError):
     """There is nothing at this url."""
+
+
+class UnknownSchemeError(OpenError, ValueError):
+    """No handler is registered for urls of this scheme."""
+
+
+class ConnectionLostError(OpenError):
+    """A transfer stopped before its announced end.
+
+    Attributes:
+        got: bytes that arrived.
+        expected: bytes that were announced, None where no length was.
+    """
+
+    got: int = 0
+    expected: int | None = None
 
 
 class EmptyDatasetError(WebDatasetError, ValueError):
@@ -184,12 +208,20 @@ def printable(text: str, limit: int = 200) -> str:
     return shown if len(shown) <= limit else f"{shown[:limit]}…({len(shown)} characters)"
 
 
+_SECRET = "authorization|token|secret|password|passwd|api[_-]?key|access[_-]?key|signature"
+
+
 def public_url(url: str) -> str:
-    """A url as it may be shown: no user and password, no query string of a remote url, no control characters."""
+    """A url as it may be shown: no user and password, no query string of a remote url, no control characters.
+
+    In a `pipe:` command also the values of headers, variables and options that are named like secrets are left out.
+    """
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", url):
         url = re.sub(r"(?<=://)[^/@\s]*@", "", url)
         url = re.sub(r"[?#].*", "", url, flags=re.DOTALL)
     elif url.startswith("pipe:"):
         url = re.sub(r"(?<=://)[^/@\s]*@", "", url)
         url = re.sub(r"(https?://[^\s'\"?]*)\?[^\s'\"]*", r"\1", url)
+        url = re.sub(rf"(?i)((?:{_SECRET})[\w-]*\s*[:=]\s*)(?:(?:bearer|basic|token)\s+)?[^\s'\"]+", r"\1…", url)
+        url = re.sub(r"(?<=\s)(-u|--user|--proxy-user)(\s+|=)(['\"]?)[^\s'\":]*:[^\s'\"]+", r"\1\2\3…", url)
     return printable(url, 500)
