@@ -1,0 +1,224 @@
+"""The published package against this project, on the same files, in the same run.
+
+    make bench                                  # everything; writes bench/RESULTS.md
+    make bench BENCH="--only ustar --runs 3"    # a quick look at one row; writes nothing
+
+Each measurement is a fresh process with one thread of Python; the two sides take turns, A B A B,
+and the median of each side counts. Before that, each side reads or writes everything once, which
+warms the page cache and proves, by a digest, that both deliver the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).parent
+Numbers = dict[str, Any]
+
+
+class Cells(NamedTuple):
+    """What a row shows."""
+
+    published: str
+    ours: str
+    result: str
+    reached: bool | None
+
+
+class Row(NamedTuple):
+    """One line of the table: `measure` takes the bench, the row, and gives its cells."""
+
+    name: str
+    title: str
+    floor: str
+    measure: Callable[[Bench, Row], Cells]
+    work: tuple[str, str]
+    limit: float = 0
+
+
+class Bench(NamedTuple):
+    """The interpreters of both sides, and how often each is asked."""
+
+    published: str
+    runs: int
+    ours: str = sys.executable
+
+    def once(self, python: str, work: tuple[str, str], *options: str) -> Numbers:
+        """One measurement in a fresh process, without the user's own settings."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("WDS_", "GOPEN_", "PYTHON"))}
+        command = [python, str(HERE / "work.py"), *work, *options]
+        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, text=True)
+        return json.loads(done.stdout)
+
+    def both(self, work: tuple[str, str], *, check: bool = True) -> tuple[list[Numbers], list[Numbers]]:
+        """Measurements of the published package and of this project, taken in turns."""
+        if check:
+            first, second = (self.once(python, work, "--check") for python in (self.published, self.ours))
+            if first.get("digest") != second.get("digest"):
+                raise SystemExit(f"{work}: the two packages do not deliver the same")
+        published, ours = [], []
+        for _ in range(self.runs):
+            published.append(self.once(self.published, work))
+            ours.append(self.once(self.ours, work))
+        return published, ours
+
+
+def _middle(numbers: list[Numbers], field: str = "seconds") -> float:
+    return median(n[field] for n in numbers)
+
+
+def _rates(numbers: list[Numbers]) -> str:
+    rates = sorted(n["samples"] / n["seconds"] for n in numbers)
+    return f"{median(rates):,.0f}/s ({rates[0]:,.0f} to {rates[-1]:,.0f})"
+
+
+def ratio(bench: Bench, row: Row) -> Cells:
+    """Samples a second, and how many times as many."""
+    published, ours = bench.both(row.work)
+    times = _middle(published) / _middle(ours)
+    return Cells(_rates(published), _rates(ours), f"{times:.1f}x", times >= row.limit)
+
+
+def added(bench: Bench, row: Row) -> Cells:
+    """Microseconds that the work adds to plain reading of the same set, a sample."""
+    kind, name = row.work
+    plain: tuple[list[Numbers], list[Numbers]] = ([], [])
+    more: tuple[list[Numbers], list[Numbers]] = ([], [])
+    for _ in range(bench.runs):
+        for side, python in enumerate((bench.published, bench.ours)):
+            plain[side].append(bench.once(python, ("read", name)))
+            more[side].append(bench.once(python, (kind, name)))
+    costs = [(_middle(m) - _middle(p)) / p[0]["samples"] * 1e6 for p, m in zip(plain, more, strict=True)]
+    return Cells(f"{costs[0]:.2f} µs", f"{costs[1]:.2f} µs", f"{costs[1]:.2f} µs", costs[1] < row.limit)
+
+
+def imports(bench: Bench, row: Row) -> Cells:
+    """Milliseconds of the import, and whether it brings torch."""
+    published, ours = bench.both(row.work)
+    cells = [
+        f"{_middle(side) * 1e3:,.0f} ms, {'imports' if side[0]['torch'] else 'no'} torch" for side in (published, ours)
+    ]
+    reached = _middle(ours) * 1e3 < row.limit and not ours[0]["torch"]
+    return Cells(*cells, f"{_middle(published) / _middle(ours):.0f}x", reached)
+
+
+def million(bench: Bench, row: Row) -> Cells:
+    """Seconds to the first sample, and peak memory."""
+    published, ours = bench.both(row.work)
+    cells = [f"{_middle(side):.2f} s, {_middle(side, 'peak') / 1e6:,.0f} MB" for side in (published, ours)]
+    reached = _middle(ours) < row.limit and _middle(ours, "peak") < 200e6
+    return Cells(*cells, f"{_middle(published) / _middle(ours):.1f}x", reached)
+
+
+def loose(bench: Bench, row: Row) -> Cells:
+    """Loose files against shards, both read by this project's interpreter."""
+    files, shards = [], []
+    for _ in range(bench.runs):
+        files.append(bench.once(bench.ours, ("loose", "")))
+        shards.append(bench.once(bench.ours, ("packed", "")))
+    if files[0]["bytes"] != shards[0]["bytes"]:
+        raise SystemExit("the loose files and the shards do not hold the same")
+    kept = max(n["cached"] for n in files + shards)
+    cells = [f"{name} {_rates(side)}" for name, side in (("loose files", files), ("shards", shards))]
+    return Cells(*cells, f"{_middle(files) / _middle(shards):.1f}x; {kept:.0%} of the pages stayed cached", None)
+
+
+def flat(bench: Bench, row: Row) -> Cells:
+    """Memory and open files of this project after the second and the eighth epoch."""
+    seen = bench.once(bench.ours, row.work)
+    memory, files = seen["memory"], seen["files"]
+    growth = (memory[7] - memory[1]) / 1e6
+    cell = f"{memory[1] / 1e6:.0f} and {memory[7] / 1e6:.0f} MB, {files[1]} and {files[7]} open files"
+    return Cells("", cell, f"{growth:+.1f} MB", growth < row.limit and files[7] == files[1])
+
+
+ROWS = [
+    Row("ustar", "200,000 samples of cls + 200-byte txt, 10 ustar shards", "20x", ratio, ("read", "ustar"), 20),
+    Row("pax", "the same, as the published ShardWriter makes them", "15x", ratio, ("read", "pax"), 15),
+    Row("npy", "50,000 samples of one 8 KiB npy, raw", "9x", ratio, ("read", "npy"), 9),
+    Row("arrays", "the same, decoded to arrays", "15x", ratio, ("decode", "npy"), 15),
+    Row("jpg", "4,000 samples of jpg (110 KB) + json + cls", "5x", ratio, ("read", "jpg"), 5),
+    Row("big", "64 samples of 16 MiB", "5x", ratio, ("read", "big"), 5),
+    Row("write", "writing the first set", "20x", ratio, ("write", "ustar"), 20),
+    Row("write-jpg", "writing the jpg + json + cls set", "5x", ratio, ("write", "jpg"), 5),
+    Row("shuffle", "`.shuffle(10000)` added to the first set, a sample", "under 1 µs", added, ("shuffle", "ustar"), 1),
+    Row("import", "`import webdataset` beyond numpy", "under 60 ms, no torch", imports, ("imports", ""), 60),
+    Row("million", "brace list of 1,000,000 shards: first sample", "under 1 s, 200 MB", million, ("million", ""), 1),
+    Row("loose", "the jpg files loose and shuffled, against shards, page cache dropped", "shown", loose, ("loose", "")),
+    Row("flat", "memory and open files after epochs 2 and 8", "flat", flat, ("epochs", "ustar"), 8),
+]
+SETS = ("ustar", "npy", "loose", "jpg", "big", "million")
+HEAD = ["work", "at least", "webdataset 1.0.2", "this project", "result"]
+
+
+def facts(bench: Bench) -> list[str]:
+    """What the machine is, without saying which one."""
+    cpu = platform.processor() or platform.machine()
+    for line in _lines("/proc/cpuinfo"):
+        if line.startswith("model name"):
+            cpu = line.partition(":")[2].strip()
+            break
+    memory = next((int(line.split()[1]) / 2**20 for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    code = (
+        "import importlib.metadata as m;"
+        "print(', '.join(f'{n} {m.version(n)}' for n in ('webdataset', 'numpy', 'torch', 'pillow')))"
+    )
+    versions = [
+        subprocess.run([python, "-c", code], stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
+        for python in (bench.published, bench.ours)
+    ]
+    return [
+        f"- {cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}",
+        f"- Python {platform.python_version()}; published: {versions[0]}; this project: {versions[1]}",
+        f"- medians of {bench.runs} runs a side, in turns; in brackets the slowest and the fastest run",
+    ]
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def main() -> int:
+    """Measure the rows, show the table; 0 when every floor that was measured is reached."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--published", required=True, help="the interpreter that has the published package")
+    parser.add_argument("--only", nargs="+", choices=[row.name for row in ROWS], help="measure these rows")
+    parser.add_argument("--runs", type=int, default=5, help="runs a side (%(default)s)")
+    parser.add_argument("--write", action="store_true", help="write RESULTS.md, when all rows are measured")
+    args = parser.parse_args()
+    bench = Bench(args.published, args.runs)
+
+    print("making the files that are missing", flush=True)
+    subprocess.run([bench.ours, str(HERE / "data.py"), *SETS], check=True)
+    subprocess.run([bench.published, str(HERE / "data.py"), "pax"], check=True)
+
+    table = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
+    missed = []
+    for row in ROWS:
+        if args.only and row.name not in args.only:
+            continue
+        cells = row.measure(bench, row)
+        line = f"| {row.title} | {row.floor} | {cells.published} | {cells.ours} | {cells.result} |"
+        print(line + ("  <-- missed" if cells.reached is False else ""), flush=True)
+        table.append(line)
+        if cells.reached is False:
+            missed.append(row.name)
+
+    if args.write and not args.only:
+        text = ["# Speed", "", "Made by `make bench`; what is measured, and how, is in README.md.", "", *facts(bench)]
+        (HERE / "RESULTS.md").write_text("\n".join([*text, "", *table, ""]), encoding="utf-8")
+    print(f"below the floor: {', '.join(missed)}" if missed else "every floor is reached")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

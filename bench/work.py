@@ -1,0 +1,190 @@
+"""One measurement in a process of its own: `python bench/work.py WORK SET` prints a line of JSON.
+
+It runs under the published package and under this project, whichever the interpreter has, so it uses
+only what both have. With `--check` it adds a digest of all that was read or written, which must be
+the same on both sides; the time of such a run does not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import data
+
+Numbers = dict[str, Any]
+
+
+def _digest(samples: Iterable[dict[str, Any]]) -> int:
+    """A sum over the samples, so that their order does not matter."""
+    total = 0
+    for sample in samples:
+        fields = sorted((name, value) for name, value in sample.items() if not name.startswith("__"))
+        text = repr([sample["__key__"], [(n, v.tobytes() if isinstance(v, np.ndarray) else v) for n, v in fields]])
+        total += int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    return total % 2**64
+
+
+def _read(name: str, prepare: Callable[[Any], Any], check: bool) -> Numbers:
+    import webdataset as wds
+
+    shards = sorted(str(path) for path in (data.DATA / name).iterdir())
+    dataset = prepare(wds.WebDataset(shards, shardshuffle=False))
+    if check:
+        return {"digest": _digest(dataset)}
+    start = time.perf_counter()
+    count = sum(1 for _ in dataset)
+    return {"seconds": time.perf_counter() - start, "samples": count}
+
+
+def read(name: str, check: bool) -> Numbers:
+    """All samples of a set, as bytes."""
+    return _read(name, lambda dataset: dataset, check)
+
+
+def decode(name: str, check: bool) -> Numbers:
+    """All samples of a set, decoded by their names."""
+    return _read(name, lambda dataset: dataset.decode(), check)
+
+
+def shuffle(name: str, check: bool) -> Numbers:
+    """All samples of a set, through a shuffle buffer of 10,000."""
+    return _read(name, lambda dataset: dataset.shuffle(10_000), check)
+
+
+def write(name: str, check: bool) -> Numbers:
+    """The samples of a set, from memory into shards."""
+    import webdataset as wds
+
+    samples = list(data.small_samples(range(data.SMALL)) if name == "ustar" else data.photo_samples())
+    folder = data.DATA / f"written-{os.getpid()}"
+    folder.mkdir()
+    try:
+        start = time.perf_counter()
+        with wds.ShardWriter(f"{folder}/%04d.tar", maxcount=len(samples) // 4, verbose=0) as sink:
+            for sample in samples:
+                sink.write(sample)
+        seconds = time.perf_counter() - start
+        if not check:
+            return {"seconds": seconds, "samples": len(samples)}
+        return {"digest": _digest(chain.from_iterable(map(_members, sorted(folder.iterdir()))))}
+    finally:
+        shutil.rmtree(folder)
+
+
+def _members(path: Path) -> Iterable[dict[str, Any]]:
+    with tarfile.open(path) as tar:
+        for member in tar:
+            stream = tar.extractfile(member)
+            yield {"__key__": member.name, "data": stream and stream.read()}
+
+
+def imports(name: str, check: bool) -> Numbers:
+    """What `import webdataset` costs when numpy is there already."""
+    start = time.perf_counter()
+    import webdataset  # noqa: F401
+
+    return {"seconds": time.perf_counter() - start, "torch": "torch" in sys.modules, "digest": 0}
+
+
+def million(name: str, check: bool) -> Numbers:
+    """From a brace list of a million shards to the first sample; peak memory of the whole process."""
+    import webdataset as wds
+
+    start = time.perf_counter()
+    dataset = wds.WebDataset(f"{data.DATA}/million/shard-{{000000..999999}}.tar", shardshuffle=False)
+    sample = next(iter(dataset))
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "peak": _status("VmHWM"), "digest": _digest([sample])}
+
+
+def epochs(name: str, check: bool) -> Numbers:
+    """Resident memory and open files after each of eight epochs of one data set object."""
+    import webdataset as wds
+
+    dataset = wds.WebDataset(sorted(str(path) for path in (data.DATA / name).iterdir())[:4], shardshuffle=100)
+    dataset = dataset.shuffle(1000)
+    memory, files = [], []
+    for _ in range(8):
+        for _ in dataset:
+            pass
+        memory.append(_status("VmRSS"))
+        files.append(len(os.listdir("/proc/self/fd")))
+    return {"memory": memory, "files": files, "digest": 0}
+
+
+def loose(name: str, check: bool) -> Numbers:
+    """The images as loose files in a shuffled order, out of the page cache."""
+    paths = sorted((data.DATA / "loose").iterdir())
+    random.Random(0).shuffle(paths)
+    cached = _drop(paths)
+    start = time.perf_counter()
+    count = total = 0
+    for path in paths:
+        total += len(path.read_bytes())
+        count += 1
+    return {"seconds": time.perf_counter() - start, "samples": count, "bytes": total, "cached": cached}
+
+
+def packed(name: str, check: bool) -> Numbers:
+    """The same images from shards, shuffled shards and a shuffle buffer of 1,000, out of the page cache."""
+    import webdataset as wds
+
+    paths = sorted((data.DATA / "jpg").iterdir())
+    dataset = wds.WebDataset(list(map(str, paths)), shardshuffle=100).shuffle(1000)
+    cached = _drop(paths)
+    start = time.perf_counter()
+    count = total = 0
+    for sample in dataset:
+        total += len(sample["jpg"])
+        count += 1
+    return {"seconds": time.perf_counter() - start, "samples": count, "bytes": total, "cached": cached}
+
+
+def _status(field: str) -> int:
+    """A line of /proc/self/status, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(field)
+
+
+def _drop(paths: list[Path]) -> float:
+    """Ask the system to forget the files' pages; the share of pages, from 0 to 1, that it kept all the same."""
+    import ctypes
+    import mmap
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    os.sync()
+    kept = pages = 0
+    for path in paths:
+        with path.open("rb") as stream:
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            size = os.fstat(stream.fileno()).st_size
+            with mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_COPY) as view:
+                flags = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+                address = (ctypes.c_char * size).from_buffer(view)
+                libc.mincore(ctypes.c_void_p(ctypes.addressof(address)), ctypes.c_size_t(size), flags)
+                del address
+            kept += sum(flag & 1 for flag in flags)
+            pages += len(flags)
+    return kept / pages
+
+
+WORKS = {f.__name__: f for f in (read, decode, shuffle, write, imports, million, epochs, loose, packed)}
+
+if __name__ == "__main__":
+    work, name, *options = sys.argv[1:]
+    print(json.dumps(WORKS[work](name, "--check" in options)))
