@@ -155,7 +155,38 @@ class CollationError(DataError, ValueError, AssertionError):
 
 
 class DecodingError(DataError, ValueError):
-    """The bytes of a field are not what its name says; the cause is `__cause__`."""
+    """The bytes of a field are not what its name says; the cause is `__cause__`.
+
+    `k` is the older name of `field`. `sample` is the sample as it was before decoding, in the
+    process that decoded it; it is left behind when the error is pickled.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        k: str | None = None,
+        sample: Any = None,
+        *,
+        message: str = "",
+        **place: Any,
+    ) -> None:
+        super().__init__(message, url=url, key=key, **{"field": k, **place})
+        self.sample = sample
+
+    @property
+    def k(self) -> str | None:
+        """The field."""
+        return self.field
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild_decoding_error, (type(self), {**self.__dict__, "sample": None}))
+
+
+def _rebuild_decoding_error(kind: type[DecodingError], state: dict[str, Any]) -> DecodingError:
+    error = kind(message=state["message"])
+    error.__dict__.update(state)
+    return error
 
 
 class OpenError(DataError, OSError):
@@ -208,7 +239,7 @@ def printable(text: str, limit: int = 200) -> str:
     return shown if len(shown) <= limit else f"{shown[:limit]}…({len(shown)} characters)"
 
 
-_SECRET = "authorization|token|secret|password|passwd|api[_-]?key|access[_-]?key|signature"
+_PRIVATE = "authorization|token|secret|password|passwd|api[_-]?key|access[_-]?key|signature"
 
 
 def public_url(url: str) -> str:
@@ -222,6 +253,6 @@ def public_url(url: str) -> str:
     elif url.startswith("pipe:"):
         url = re.sub(r"(?<=://)[^/@\s]*@", "", url)
         url = re.sub(r"(https?://[^\s'\"?]*)\?[^\s'\"]*", r"\1", url)
-        url = re.sub(rf"(?i)((?:{_SECRET})[\w-]*\s*[:=]\s*)(?:(?:bearer|basic|token)\s+)?[^\s'\"]+", r"\1…", url)
+        url = re.sub(rf"(?i)((?:{_PRIVATE})[\w-]*\s*[:=]\s*)(?:(?:bearer|basic|token)\s+)?[^\s'\"]+", r"\1…", url)
         url = re.sub(r"(?<=\s)(-u|--user|--proxy-user)(\s+|=)(['\"]?)[^\s'\":]*:[^\s'\"]+", r"\1\2\3…", url)
     return printable(url, 500)
