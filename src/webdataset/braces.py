@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 
-from .errors import ShardListError, printable
+from .errors import ShardListError, public_url
 
 MAX_NAMES = 10_000_000
 """A pattern that stands for more names than this is refused: most likely a slip, and gigabytes of names."""
@@ -122,12 +122,12 @@ def _inclusive(first: int, last: int, step: str | None) -> range:
 def _check_count(pattern: str, count: int) -> None:
     if count > MAX_NAMES:
         raise ShardListError(
-            f"{printable(pattern)}: stands for {count:,} names, more than {MAX_NAMES:,}: is a number mistyped?"
+            f"{public_url(pattern)}: stands for {count:,} names, more than {MAX_NAMES:,}: is a number mistyped?"
         )
 
 
 def _unbalanced(pattern: str, position: int, fault: str) -> str:
     return (
-        f"{printable(pattern)}: unbalanced braces: {pattern[position]!r} at position {position} {fault}"
+        f"{public_url(pattern)}: unbalanced braces: {pattern[position]!r} at position {position} {fault}"
         f" (write \\{pattern[position]} for the character itself)"
     )

@@ -1,0 +1,76 @@
+"""Stages that draw random numbers: (seed, epoch, reader) -> one generator for each pass.
+
+Before each pass the pipeline calls `start(epoch, reader)`; `reader` is 0 as long as nothing before
+the stage has split the stream, so that all readers draw the same. A stage that nobody starts counts
+its passes itself. "random" is drawn once, when the stage is made, so that all copies of the stage,
+in whatever process, agree.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from random import Random
+from typing import Any
+
+from .._stage import FilterFunction
+from ..workers import resolve_seed
+from .seeds import epoch_random
+
+
+class SeededStage(FilterFunction):
+    """A stage function with parameters `seed` and `rng`, called with a fresh `rng` in each pass."""
+
+    def __init__(self, f: Callable[..., Iterator[Any]], *args: Any, **kw: Any) -> None:
+        super().__init__(f, *args, **kw)
+        data, *_ = given = self._arguments(())
+        if given.get("seed") is not None and given.get("rng") is not None:
+            raise ValueError(f"{f.__name__.lstrip('_')}: give seed or rng, not both")
+        if given.get("seed") == "random":
+            given["seed"] = resolve_seed("random")
+            del given[data]
+            self.args, self.kw = (), given
+        self._epoch = 0
+        self._reader = 0
+
+    def start(self, epoch: int, reader: int) -> None:
+        """The next pass is this epoch, counted from 0, of this reader."""
+        self._epoch, self._reader = epoch, reader
+
+    def __call__(self, data: Iterable[Any]) -> Iterator[Any]:
+        arguments = self._arguments(data)
+        epoch, self._epoch = self._epoch, self._epoch + 1
+        if arguments.get("rng") is None:
+            seed = arguments.pop("seed", None)
+            arguments["rng"] = epoch_random(resolve_seed(seed), epoch, self._reader)
+        return self.f(**arguments)
+
+    def _arguments(self, data: Any) -> dict[str, Any]:
+        bound = inspect.signature(self.f).bind(data, *self.args, **self.kw)
+        return bound.arguments
+
+
+class EpochCounter:
+    """An object whose attribute `epoch` is the epoch of the running pass, -1 before the first.
+
+    A program may set `epoch`; then its numbers count on from there, also with a pipeline that calls `start`.
+    """
+
+    def __init__(self, epoch: int = -1) -> None:
+        self.epoch = self._left = self._first = epoch
+
+    def start(self, epoch: int, reader: int) -> None:
+        """The next pass is this epoch, counted from 0; all readers count alike."""
+        if self.epoch != self._left:
+            self._first = self.epoch - epoch
+        self.epoch = self._left = self._first + epoch
+
+    def _next_epoch(self) -> int:
+        self.epoch += 1
+        self._left = self.epoch
+        return self.epoch
+
+
+def seeded_random(seed: int | str | None, rng: Any = None) -> Any:
+    """`rng` itself, or the generator of epoch 0 and reader 0 for this seed."""
+    return Random(resolve_seed(seed)) if rng is None else rng

@@ -1,0 +1,290 @@
+"""Names of shards: patterns, lists -> a stream of `{"url": str}`; splitting it among readers; drawing from it.
+
+Nothing here opens a shard. Functions and objects that give each reader another part of the shards
+carry an attribute `splits_readers`, true: what follows them in a pipeline then draws its own random
+numbers in each reader, while whatever comes before must draw the same in all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
+
+from ._closing import close_source
+from ._stage import RestCurried
+from .braces import braceexpand
+from .errors import EmptyDatasetError, ShardListError, printable, public_url
+from .order.seeded import EpochCounter, SeededStage, seeded_random
+from .order.seeds import epoch_random
+from .workers import reader_info, resolve_seed
+
+logger = logging.getLogger(__name__)
+
+Shard = dict[str, str]
+F = TypeVar("F", bound=Callable[..., Any])
+
+ROUNDS = 10
+"""Variables in the values of variables are replaced at most this many times."""
+
+
+def expand_urls(urls: Any) -> list[str]:
+    """The shards that a pattern names: pieces between `::`, variables `${NAME}`, braces, in this order.
+
+    `${NAME}` is the value of the environment variable WDS_NAME and may itself hold variables and
+    braces. A path object is a pattern of braces only. Anything else is taken as a list of shards,
+    whose items are not expanded.
+
+    Raises ShardListError (a ValueError) for unbalanced braces or a missing variable, TypeError for
+    items that are neither str nor path.
+    """
+    if isinstance(urls, str):
+        pieces = [braceexpand(_substitute_variables(piece)) for piece in urls.split("::")]
+        return pieces[0] if len(pieces) == 1 else [url for piece in pieces for url in piece]
+    if isinstance(urls, os.PathLike):
+        path = _as_url(urls, 0)
+        return braceexpand(path.replace(os.sep, "/")) if "{" in path else [path]
+    if isinstance(urls, (bytes, bytearray)) or not isinstance(urls, Iterable):
+        raise TypeError(f"cannot handle {type(urls)}: shards are a pattern (str), a path, or a list of them")
+    return [url if type(url) is str else _as_url(url, i) for i, url in enumerate(urls)]
+
+
+def _as_url(url: Any, position: int) -> str:
+    path = os.fspath(url) if isinstance(url, (str, os.PathLike)) else None
+    if not isinstance(path, str):
+        raise TypeError(f"a shard must be a str or a path, got {type(url).__name__} at position {position}")
+    return path
+
+
+def _substitute_variables(pattern: str) -> str:
+    def value(match: re.Match[str]) -> str:
+        name = "WDS_" + match[1]
+        if name not in os.environ:
+            raise ShardListError(
+                f"{public_url(pattern)}: {match[0]} stands for the environment variable {name}, which is not set"
+            )
+        return os.environ[name]
+
+    text = pattern
+    for _ in range(ROUNDS):
+        text, before = re.sub(r"\$\{(\w+)\}", value, text), text
+        if text == before:
+            return text
+    raise ShardListError(f"{public_url(pattern)}: variables still refer to variables after {ROUNDS} rounds")
+
+
+def expand_source(source: Any, max_urls: int = int(1e9)) -> list[Any]:
+    """The shards of a pattern; a list as it is, the same object; the first `max_urls` of any other iterable.
+
+    Raises ShardListError (a ValueError) for anything else.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return expand_urls(source)
+    if isinstance(source, list):
+        return source
+    if isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray)):
+        return list(islice(source, max_urls))
+    raise ShardListError(f"cannot handle {type(source)}: shards are a pattern (str), a path, or a list of them")
+
+
+class SimpleShardList:
+    """The shards of a pattern or list, each once in a pass, as `{"url": str}`; with a seed, shuffled.
+
+    Epoch 0 of a seed has the published order, and each further epoch another one. The order is the
+    same in all readers, so that they may split the list.
+
+    Attributes:
+        urls: the shards, in the order given.
+        seed: None (not shuffled) or an integer; it may be set between passes.
+
+    Raises EmptyDatasetError (a ValueError) where there are no shards.
+    """
+
+    def __init__(self, urls: Any, seed: int | str | None = None) -> None:
+        """`seed`: None leaves the order as it is; True or "random" draws a seed, and logs it."""
+        self.urls = expand_urls(urls)
+        if not any(self.urls):
+            raise EmptyDatasetError(f"no shards: {_shown(urls)} names none")
+        self.seed = resolve_seed("random") if seed is True or seed == "random" else seed
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.urls)
+
+    def start(self, epoch: int, reader: int) -> None:
+        """The next pass is this epoch, counted from 0; the order is the same for all readers."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[Shard]:
+        epoch, self._epoch = self._epoch, self._epoch + 1
+        urls = self.urls.copy()
+        if self.seed is not None and self.seed is not False:
+            epoch_random(resolve_seed(self.seed), epoch).shuffle(urls)
+        return ({"url": url} for url in urls)
+
+
+class ResampledShards(EpochCounter):
+    """Shards drawn with replacement, as `{"url": str}`: each reader draws its own, `nshards` in a pass.
+
+    A pass is not an epoch: some shards come several times and some not at all. Readers need not
+    split the list, and must not.
+
+    Attributes:
+        urls: the shards.
+        epoch: number of the running pass, -1 before the first.
+        rng: generator of the running pass.
+
+    Raises EmptyDatasetError (a ValueError) where there are no shards, unless `empty_check` is false;
+    then passes are empty.
+    """
+
+    splits_readers = True
+    rng: random.Random
+
+    def __init__(
+        self,
+        urls: Any,
+        nshards: int = sys.maxsize,
+        seed: int | str | None = 0,
+        worker_seed: Callable[[], int] | None = None,
+        deterministic: bool = False,
+        max_urls: int = int(1e6),
+        empty_check: bool = True,
+    ) -> None:
+        """`deterministic`: the draws depend on seed, reader and epoch only; otherwise on process and time too.
+
+        `worker_seed` gives the number of the reader, by default 1000 times the rank plus the worker.
+        `max_urls` bounds what is taken of an iterable that is not a list. WDS_SHOW_SEED=1 prints the seed
+        of each pass.
+        """
+        super().__init__()
+        self.urls = expand_urls(expand_source(urls, max_urls))
+        if empty_check and not any(self.urls):
+            raise EmptyDatasetError(f"no shards found in ResampledShards: {_shown(urls)} names none")
+        self.nshards = nshards
+        self.seed = resolve_seed(seed)
+        self.worker_seed = _worker_seed if worker_seed is None else worker_seed
+        self.deterministic = deterministic
+
+    def __iter__(self) -> Iterator[Shard]:
+        parts = [self.worker_seed(), self._next_epoch(), self.seed]
+        if not self.deterministic:
+            parts += [os.getpid(), time.time_ns(), int.from_bytes(os.urandom(4), "little")]
+        seed = make_seed(*parts)
+        if os.environ.get("WDS_SHOW_SEED", "0") == "1":
+            print(f"# ResampledShards seed {seed}")  # noqa: T201 -- what the variable asks for
+        self.rng = random.Random(seed)
+        return self._draws(self.rng)
+
+    def _draws(self, rng: random.Random) -> Iterator[Shard]:
+        urls = self.urls
+        last = len(urls) - 1
+        for _ in range(self.nshards if urls else 0):
+            yield {"url": urls[rng.randint(0, last)]}
+
+
+ResampledShardList = ResampledShards
+
+
+def make_seed(*parts: int) -> int:
+    """One seed of 31 bits made of several integers; the same everywhere."""
+    seed = 0
+    for part in parts:
+        seed = (seed * 31 + part) & 0x7FFFFFFF
+    return seed
+
+
+def _worker_seed() -> int:
+    info = reader_info()
+    return info.rank * 1000 + info.worker
+
+
+def resampled_(
+    src: Iterable[Any], n: int = sys.maxsize, *, seed: int | str | None = None, rng: Any = None
+) -> Iterator[Any]:
+    """Draw `n` items of the source with replacement; the source is read whole and kept in memory.
+
+    Without a seed: WDS_SEED or 0; each epoch and each reader draws its own. An empty source gives nothing.
+    """
+    rng = seeded_random(seed, rng)
+    items = list(src)
+    for _ in range(n if items else 0):
+        yield rng.choice(items)
+
+
+class _ResampledStage(SeededStage):
+    splits_readers = True
+
+    def __call__(self, data: Iterable[Any]) -> Iterator[Any]:
+        self._reader = reader_info().reader  # with equal draws all readers would deliver the same
+        return super().__call__(data)
+
+
+resampled = RestCurried(resampled_, stage=_ResampledStage)
+
+
+def _splitter(f: F) -> F:
+    f.__dict__["splits_readers"] = True
+    return f
+
+
+def _every(src: Iterable[Any], first: int, step: int) -> Iterator[Any]:
+    source = iter(src)
+    try:
+        yield from islice(source, first, None, step)
+    finally:
+        close_source(source)
+
+
+@_splitter
+def split_by_node(src: Iterable[Any], group: Any = None) -> Iterator[Any]:
+    """Every world_size-th item, beginning with the rank-th: this node's share."""
+    info = reader_info(group)
+    return _every(src, info.rank, info.world_size)
+
+
+@_splitter
+def split_by_worker(src: Iterable[Any]) -> Iterator[Any]:
+    """Every num_workers-th item, beginning with the one of this worker: its share of the node's."""
+    info = reader_info()
+    return _every(src, info.worker, info.num_workers)
+
+
+def single_node_only(src: Iterable[Any], group: Any = None) -> Iterator[Any]:
+    """All items on a single node; with several nodes ShardListError (a ValueError), when iteration begins."""
+    info = reader_info(group)
+    if info.world_size > 1:
+        raise ShardListError(
+            f"single_node_only, but there are {info.world_size} nodes: pass nodesplitter=webdataset.split_by_node"
+            " for a share of the shards on each, or nodesplitter=None for all shards on each"
+        )
+    yield from src
+
+
+def non_empty(src: Iterable[Any]) -> Iterator[Any]:
+    """All items; EmptyDatasetError (a ValueError) at the end if there was none.
+
+    Of several readers only the first one raises: the others may have got no shard to read.
+    """
+    source = iter(src)
+    empty = True
+    try:
+        for item in source:
+            empty = False
+            yield item
+    finally:
+        close_source(source)
+    if empty and reader_info().reader == 0:
+        raise EmptyDatasetError("this stage received no data at all, and non_empty declares that an error")
+
+
+def _shown(urls: Any) -> str:
+    if isinstance(urls, str):
+        return f"the pattern {public_url(urls)!r}"
+    return f"the {type(urls).__name__} {printable(repr(urls), 80)}"
