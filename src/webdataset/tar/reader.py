@@ -1,0 +1,271 @@
+"""A byte stream -> its members, in order: the one reader that everything stands on.
+
+`ArchiveReader` iterates over Members (one at a time, any kind, the plain truth) and Runs (many
+plain members at once, see `scan`), in archive order. It believes no size before it has looked at
+what is left, delivers no member that is not whole, and ends in one of four ways: an end mark, the
+clean end of a stream that lacks one (`ended_without_mark`), a TarError with the byte offset, or
+because the caller stopped. After the end mark `finish` reads what is behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from ..errors import DataError, HeaderError, TarError, TruncatedError, printable
+from .header import (
+    BLOCK,
+    OLD_GNU_SPARSE,
+    REGULAR_TYPES,
+    TYPES_WITHOUT_DATA,
+    ZERO_BLOCK,
+    Header,
+    padding,
+    parse_header,
+)
+from .pax import PAX_LIMIT, Records, parse_pax_records, parse_pax_size
+from .scan import Run, scan
+from .source import LARGE_MEMBER, Source
+from .sparse import expand_sparse, parse_old_sparse, parse_pax_sparse, parse_sparse_extension, split_sparse_data
+
+WORTH_SCANNING = 1 << 16
+"""Bytes in the window from which on looking at all blocks together pays."""
+SHORT_RUN = 16
+PATIENCE = 256
+"""After a run shorter than SHORT_RUN, this many members are read one by one before the next scan."""
+
+
+class Member(NamedTuple):
+    """An ordinary file in an archive.
+
+    Attributes:
+        name: as the archive has it, usually UTF-8.
+        data: the bytes, holes of sparse members filled; None when the caller did not want them.
+        offset: of its first header block in the (decompressed) archive.
+    """
+
+    name: bytes
+    data: bytes | None
+    offset: int
+
+
+class ArchiveReader:
+    """Iterate once over a stream; see the module.
+
+    Args:
+        stream: anything with `read(n)`; short reads are fine. It stays open.
+        wanted: called with a name; false: the data is passed over, and Member.data is None.
+            None: everything is wanted, and runs are given where there are any.
+        ignore_zeros: read on behind end marks, as `tar -i` does (concatenated archives).
+        runs: also with `wanted`, give runs; the caller then looks at the names itself.
+
+    Attributes:
+        ended_without_mark: the stream ended where a header or an end mark should be.
+        followed: after `finish`: "members" or "bytes" when there is something behind the end mark.
+        member_begun: name of the member whose data was being read when an error came.
+    """
+
+    def __init__(
+        self,
+        stream: Any,
+        wanted: Callable[[bytes], bool] | None = None,
+        *,
+        ignore_zeros: bool = False,
+        runs: bool = True,
+    ) -> None:
+        self.wanted = wanted
+        self.ignore_zeros = ignore_zeros
+        self.runs = runs
+        self.ended_without_mark = False
+        self.followed: str | None = None
+        self.member_begun: bytes | None = None
+        self._stream = stream
+        self._globals: dict[bytes, bytes] = {}
+        self._source: Source | None = None
+        self._patience = 0
+        self._stored_size = 0
+
+    def __iter__(self) -> Iterator[Member | Run]:
+        try:
+            source = self._source = Source(self._stream)
+        except DataError as exn:
+            raise exn.locate(offset=0)
+        if not source.fill(1):
+            raise TruncatedError("the file is empty: not a tar archive", offset=0)
+        while True:
+            start = source.offset
+            try:
+                if self.runs and not self._patience and source.available >= WORTH_SCANNING:
+                    run = scan(source.window, source.pos)
+                    self._patience = PATIENCE if run is None or len(run.sizes) < SHORT_RUN else 0
+                    if run is not None:
+                        source.pos = run.end
+                        yield run
+                        continue
+                elif self._patience:
+                    self._patience -= 1
+                member = self._next_member(source)
+            except DataError as exn:
+                raise exn.locate(offset=start)
+            if member is None:
+                return
+            yield member
+
+    @property
+    def window_start(self) -> int:
+        """Offset in the (decompressed) archive of the first byte of the current window."""
+        return self._source.start if self._source is not None else 0
+
+    def close(self) -> None:
+        """Free what was opened on top of the stream; the stream stays open."""
+        if self._source is not None:
+            self._source.close()
+
+    def finish(self) -> None:
+        """After the last member: look behind the end mark, and read to the end where an end can be checked.
+
+        Sets `followed` to what is there ("members" or "bytes"), None for zeros or nothing.
+
+        Raises:
+            TarError: the compressed stream is damaged behind the last member.
+        """
+        source = self._source
+        if source is None or self.ended_without_mark:
+            return
+        if source.skip_zeros():
+            source.fill(BLOCK)
+            self.followed = "bytes"
+            try:
+                parse_header(source.window[source.pos : source.pos + BLOCK].ljust(BLOCK, b"\0"))
+                self.followed = "members"
+            except HeaderError:
+                pass
+        source.drain()
+
+    def _next_member(self, source: Source) -> Member | None:
+        """The next ordinary file, None at the end of the archive."""
+        start = source.offset
+        records: Records = []
+        long_name: bytes | None = None
+        while True:
+            block = self._next_block(source, pending=bool(records) or long_name is not None)
+            if block is None:
+                return None
+            at = source.offset - BLOCK
+            try:
+                header = parse_header(block)
+            except HeaderError as exn:
+                if at == 0:
+                    raise _not_tar(block) from exn
+                raise exn.locate(offset=at)
+            try:
+                kind = header.type
+                if kind == b"x" or kind == b"X":
+                    records = parse_pax_records(self._extension(source, header, "PAX header"))
+                elif kind == b"g":
+                    self._globals.update(parse_pax_records(self._extension(source, header, "PAX header")))
+                elif kind == b"L":
+                    long_name = self._extension(source, header, "long name").partition(b"\0")[0]
+                elif kind == b"K":
+                    self._extension(source, header, "long link")
+                else:
+                    member = self._file(source, header, block, records, long_name, start)
+                    if member is not None:
+                        return member
+                    start, records, long_name = source.offset, [], None
+            except DataError as exn:
+                name = printable((long_name or header.name).decode("utf-8", "surrogateescape"))
+                raise exn.locate(member=name, offset=at)
+
+    def _next_block(self, source: Source, pending: bool) -> bytes | None:
+        """The next header block, None at the end."""
+        while True:
+            if not source.fill(BLOCK):
+                if source.available:
+                    if source.offset == 0:
+                        raise _not_tar(source.window)
+                    raise TruncatedError(
+                        f"the archive ends inside a header: {source.available} of {BLOCK} bytes", offset=source.offset
+                    )
+                if pending:
+                    raise TruncatedError("the archive ends behind an extended header, the member is missing")
+                self.ended_without_mark = not self.ignore_zeros
+                return None
+            block = source.window[source.pos : source.pos + BLOCK]
+            if block == ZERO_BLOCK:
+                if pending:
+                    raise TarError("an extended header is followed by the end mark instead of a member")
+                if not self.ignore_zeros:
+                    return None
+                if not source.skip_zeros():
+                    return None
+                continue
+            source.pos += BLOCK
+            return block
+
+    def _extension(self, source: Source, header: Header, what: str) -> bytes:
+        if header.size > PAX_LIMIT:
+            raise HeaderError(f"a {what} of {header.size} bytes (at most {PAX_LIMIT} are read)")
+        data = source.take(header.size)
+        source.skip(padding(header.size))
+        return data
+
+    def _file(
+        self, source: Source, header: Header, block: bytes, records: Records, long_name: bytes | None, start: int
+    ) -> Member | None:
+        """The member that a header begins, None when it is not an ordinary file."""
+        name = header.name if long_name is None else long_name
+        size = header.size
+        sparse = None
+        if records or self._globals:
+            attributes = {**self._globals, **dict(records)}
+            name = attributes.get(b"path") or name
+            if attributes.get(b"size"):
+                size = parse_pax_size(attributes[b"size"], "size")
+            sparse = parse_pax_sparse(records)
+            if sparse is not None:
+                name = attributes.get(b"GNU.sparse.name") or name
+        kind = header.type
+        if kind in TYPES_WITHOUT_DATA:
+            return None
+        if kind == OLD_GNU_SPARSE:
+            pieces, real_size, more = parse_old_sparse(block)
+            while more:
+                extension, more = parse_sparse_extension(source.take(BLOCK))
+                pieces += extension
+            sparse = pieces, real_size
+        regular = kind in REGULAR_TYPES or kind == OLD_GNU_SPARSE
+        if not regular or (kind == b"\0" and name.endswith(b"/")):  # v7 writes folders so
+            source.skip(size + padding(size))
+            return None
+        if self.wanted is not None and not self.wanted(name):
+            source.skip(size + padding(size))
+            return Member(name, None, start)
+        self.member_begun = name
+        data = source.take(size)
+        if size >= LARGE_MEMBER:
+            source.fill(padding(size))
+        source.skip(padding(size))
+        if sparse is not None:
+            data = _fill_holes(data, *sparse)
+        self.member_begun = None
+        return Member(name, data, start)
+
+
+def _fill_holes(data: bytes, pieces: list[tuple[int, int]] | None, real_size: int) -> bytes:
+    if pieces is None:
+        pieces, data = split_sparse_data(data)
+    return expand_sparse(data, pieces, real_size)
+
+
+def _not_tar(start: bytes) -> TarError:
+    """What to say of a file whose first block is no header."""
+    text = start.lstrip()[:60]
+    hint = ""
+    if text[:1] == b"<":
+        hint = "; it looks like an HTML or XML page: did the server send an error page?"
+    elif text[:1] in (b"{", b"["):
+        hint = "; it looks like JSON: did the server send an error message?"
+    elif text and all(32 <= byte < 127 or byte in b"\r\n\t" for byte in text):
+        hint = "; it looks like text"
+    return TarError(f"not a tar archive: it begins with {start[:24]!r}{hint}", offset=0)

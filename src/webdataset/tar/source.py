@@ -1,0 +1,232 @@
+"""A byte stream seen through one window that knows its offset; compressed streams are opened on the way.
+
+The window is a `bytes` object that always begins at or before `pos`; readers look at
+`window[pos:]` and move `pos`. It starts small, so that the first sample of a slow stream comes
+early, doubles while members are small, and shrinks again when large ones come: those are read
+straight into their own bytes object.
+
+A local file is read without a buffer of its own and never mapped: one that shrinks while it is
+read ends early, where a mapping would kill the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+from typing import Any
+
+from ..errors import CompressionError, DataError, StreamError, TruncatedError
+from .compression import MAGIC_BYTES, compression_of, open_decompressed
+from .header import BLOCK, ZERO_BLOCK, parse_header
+
+SMALLEST_READ = 1 << 13
+LARGEST_READ = 1 << 19
+LARGE_MEMBER = 1 << 15
+"""From this size on a member that is not in the window yet is read into its own bytes object."""
+LARGEST_PIECE = 1 << 24
+"""No more is asked of a stream of unknown length at once: a header may claim anything."""
+
+
+class Source:
+    """See the module.
+
+    Attributes:
+        window, pos: bytes that were read, and the first of them that is not used yet.
+        start: offset of `window[0]` in the (decompressed) stream.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.window = b""
+        self.pos = 0
+        self.start = 0
+        self.step = SMALLEST_READ
+        self.compression: str | None = None
+        self._decompressed: Any = None
+        self._set_stream(stream)
+        self._origin = self._file.tell() if self._file is not None else 0
+        self._open_compressed(stream)
+
+    def _set_stream(self, stream: Any) -> None:
+        self._file = _regular_file(stream)
+        stream = self._file or stream
+        # read1 gives what is there; read of a buffered stream would wait for all that was asked for
+        self._read = stream.read if self._file is not None else getattr(stream, "read1", stream.read)
+
+    def _open_compressed(self, stream: Any) -> None:
+        self.fill(BLOCK)
+        kind = compression_of(self.window[:MAGIC_BYTES])
+        if kind is None or _is_header(self.window[:BLOCK]):
+            return
+        if self._file is not None:
+            self._file.seek(self._origin)
+            self._decompressed = open_decompressed(self._file, kind)
+        else:
+            self._decompressed = open_decompressed(_Joined(self.window, self._read), kind)
+        self._file = None
+        self._read = self._decompressed.read1
+        self.compression = kind
+        self.window, self.pos = b"", 0
+
+    def close(self) -> None:
+        """Give up the decompressor; the stream belongs to who opened it."""
+        if self._decompressed is not None:
+            with contextlib.suppress(Exception):  # closing after a damaged stream may fail again
+                self._decompressed.close()
+
+    @property
+    def offset(self) -> int:
+        """Offset of `window[pos]` in the (decompressed) stream."""
+        return self.start + self.pos
+
+    @property
+    def available(self) -> int:
+        """Bytes in the window that are not used yet."""
+        return len(self.window) - self.pos
+
+    def fill(self, need: int) -> bool:
+        """Read until `need` bytes are in the window; False when the stream ends before."""
+        while self.available < need:
+            data = self.read_some(max(need - self.available, self.step))
+            if not data:
+                return False
+            if self.step < LARGEST_READ:
+                self.step *= 2
+            self.start += self.pos
+            self.window = self.window[self.pos :] + data if self.available else data
+            self.pos = 0
+        return True
+
+    def take(self, size: int) -> bytes:
+        """The next `size` bytes.
+
+        Raises:
+            TruncatedError: there are fewer.
+        """
+        if size <= self.available or (size < LARGE_MEMBER and self.fill(size)):
+            data = self.window[self.pos : self.pos + size]
+            self.pos += size
+            return data
+        if self._file is not None:
+            left = os.fstat(self._file.fileno()).st_size - self._origin - self.offset
+            if left < size:
+                raise TruncatedError(f"{size} bytes should follow, the file has only {max(left, 0)} left")
+            self._file.seek(self._origin + self.offset)
+            pieces = []
+            missing = size
+        else:
+            pieces = [self.window[self.pos :]]
+            missing = size - self.available
+        self.start += self.pos + size
+        self.window, self.pos = b"", 0
+        self.step = SMALLEST_READ
+        while missing:
+            data = self.read_some(missing if self._file is not None else min(missing, LARGEST_PIECE))
+            if not data:
+                raise TruncatedError(f"{size} bytes should follow, {missing} of them are missing")
+            pieces.append(data)
+            missing -= len(data)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def skip(self, size: int) -> None:
+        """Pass over the next `size` bytes, without reading them where the stream can seek."""
+        if size > self.available and self._file is not None:
+            left = os.fstat(self._file.fileno()).st_size - self._origin - self.offset
+            if left < size:
+                raise TruncatedError(f"{size} bytes should follow, the file has only {max(left, 0)} left")
+            self._file.seek(self._origin + self.offset + size)
+            self.start += self.pos + size
+            self.window, self.pos = b"", 0
+            return
+        missing = size
+        while missing > self.available:
+            missing -= self.available
+            self.pos = len(self.window)
+            if not self.fill(1):
+                raise TruncatedError(f"{size} bytes should follow, {missing} of them are missing")
+        self.pos += missing
+
+    def read_some(self, size: int) -> bytes:
+        """At most `size` bytes straight from the stream, b"" at its end; faults become our errors."""
+        try:
+            data = self._read(size)
+        except DataError as exn:
+            raise exn.locate(offset=self.start + len(self.window))
+        except EOFError as exn:
+            raise TruncatedError(f"the {self.compression or 'byte'} stream ends too early: {exn}") from exn
+        except Exception as exn:
+            if self.compression is not None:
+                raise CompressionError(f"damaged {self.compression} stream: {exn}") from exn
+            if isinstance(exn, OSError):
+                raise StreamError(f"reading failed: {type(exn).__name__}: {exn}") from exn
+            raise
+        return data or b""
+
+    def skip_zeros(self) -> bool:
+        """Pass over zero blocks; whether anything follows them."""
+        while self.fill(1):
+            rest = self.available - self.available % BLOCK
+            if self.window.count(0, self.pos, self.pos + rest) == rest and rest:
+                self.pos += rest
+            elif self.fill(BLOCK) and self.window.startswith(ZERO_BLOCK, self.pos):
+                self.pos += BLOCK
+            else:
+                return self.window.count(0, self.pos) < self.available
+        return False
+
+    def drain(self) -> None:
+        """Read to the end, so that lengths, sums and exit codes are checked; not needed for plain files."""
+        if self._file is None:
+            self.window, self.pos = b"", 0
+            while self.read_some(LARGEST_READ):
+                pass
+
+
+def _regular_file(stream: Any) -> io.FileIO | None:
+    """The unbuffered file behind a stream of a local file whose buffer is still empty, else None."""
+    raw = stream.raw if isinstance(stream, io.BufferedReader) else stream
+    if not isinstance(raw, io.FileIO):
+        return None
+    try:
+        if stat.S_ISREG(os.fstat(raw.fileno()).st_mode) and raw.tell() == stream.tell():
+            return raw
+    except OSError:
+        pass
+    return None
+
+
+def _is_header(block: bytes) -> bool:
+    if len(block) < BLOCK:
+        return False
+    try:
+        parse_header(block)
+    except DataError:
+        return False
+    return True
+
+
+class _Joined:
+    """Bytes that were read already, then the stream they came from: what decompressors read from."""
+
+    def __init__(self, first: bytes, read: Any) -> None:
+        self.first = first
+        self.rest = read
+
+    def read(self, size: int = -1) -> bytes:
+        if self.first:
+            size = len(self.first) if size < 0 else size
+            data, self.first = self.first[:size], self.first[size:]
+            return data
+        data = self.rest(size)
+        return data if data is not None else b""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+    @property
+    def closed(self) -> bool:
+        return False
