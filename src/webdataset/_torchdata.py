@@ -1,0 +1,46 @@
+"""Being a torch data set without importing torch.
+
+`torch.utils.data.IterableDataset` is an abstract base class, so our classes register with it as
+virtual subclasses. That happens as soon as torch is there: when this module is imported, or later
+when somebody asks: `isinstance(ds, IterableDataset)` looks at `ds.__class__`, which is a property
+here. What torch's base would have given (`ds1 + ds2`) is written out.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from ._optional import require
+
+
+class TorchIterable:
+    """Base of everything that is a torch IterableDataset as soon as torch is imported."""
+
+    _registered = False
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[Any]:  # type: ignore[override]
+        register_with_torch()
+        return type(self)
+
+    def __add__(self, other: Any) -> Any:
+        """Both data sets, one after the other: a torch ChainDataset."""
+        return require("torch.utils.data", "torch", "adding data sets").ChainDataset([self, other])
+
+    def __getitem__(self, index: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} is a stream: iterate over it, there is no [{index!r}]")
+
+
+def register_with_torch() -> None:
+    """Register with torch when it has been imported; cheap, and harmless when called again."""
+    if TorchIterable._registered:
+        return
+    data = sys.modules.get("torch.utils.data")
+    base = getattr(data, "IterableDataset", None)
+    if base is not None:
+        base.register(TorchIterable)
+        TorchIterable._registered = True
+
+
+register_with_torch()

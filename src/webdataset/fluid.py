@@ -1,0 +1,245 @@
+"""The concise interface: WebDataset(urls).shuffle(n).decode(...).batched(k). Sugar over pipeline and filters.
+
+Every method that adds a stage returns a new pipeline; what the stage does is said at the stage in
+`webdataset.filters`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Self
+
+from . import filters
+from ._optional import require
+from ._stage import FilterFunction
+from ._types import Handler, Sample
+from .cache import StreamingOpen
+from .errors import EmptyDatasetError, public_url
+from .handlers import reraise_exception
+from .pipeline import DataPipeline
+from .shardlists import ResampledShards, SimpleShardList, split_by_node, split_by_worker
+from .tariterators import group_by_keys, tar_file_expander
+from .workers import reader_info, resolve_seed
+
+
+class FluidInterface:
+    """Methods that add one stage each; mixed into pipelines, which have `compose`."""
+
+    def compose(self, *args: Any) -> Self:
+        """A new pipeline with further stages."""
+        raise NotImplementedError(f"{type(self).__name__} must define compose(*stages)")
+
+    def batched(
+        self,
+        batchsize: int,
+        collation_fn: Callable[..., Any] | None = filters.default_collation_fn,
+        partial: bool = True,
+    ) -> Self:
+        """Collate `batchsize` samples into one batch: `filters.batched`."""
+        return self.compose(filters.batched(batchsize, collation_fn=collation_fn, partial=partial))
+
+    def unbatched(self) -> Self:
+        """Take batches apart again: `filters.unbatched`."""
+        return self.compose(filters.unbatched())
+
+    def listed(self, batchsize: int, partial: bool = True) -> Self:
+        """Lists of `batchsize` samples, not collated: `filters.batched(collation_fn=None)`."""
+        return self.compose(filters.batched(batchsize, collation_fn=None, partial=partial))
+
+    def unlisted(self) -> Self:
+        """The items of lists: `filters.unlisted`."""
+        return self.compose(filters.unlisted())
+
+    def log_keys(self, logfile: str | None = None) -> Self:
+        """Append the key of every sample to a file: `filters.log_keys`."""
+        return self.compose(filters.log_keys(logfile))
+
+    def shuffle(self, size: int, **kw: Any) -> Self:
+        """Shuffle in a buffer of `size` samples (less than 1: not at all): `filters.shuffle`."""
+        return self if size < 1 else self.compose(filters.shuffle(size, **kw))
+
+    def map(self, f: Callable[[Any], Any], handler: Handler = reraise_exception) -> Self:
+        """Apply a function to each sample; None drops the sample: `filters.map`."""
+        return self.compose(filters.map(f, handler=handler))
+
+    def decode(
+        self,
+        *args: Any,
+        pre: list[Callable[..., Any]] | None = None,
+        post: list[Callable[..., Any]] | None = None,
+        only: str | Iterable[str] | None = None,
+        partial: bool = False,
+        handler: Handler = reraise_exception,
+    ) -> Self:
+        """Decode fields by their names, images as an image spec says ("rgb", "pil", "torch"): `filters.decode`."""
+        return self.compose(filters.decode(*args, pre=pre, post=post, only=only, partial=partial, handler=handler))
+
+    def map_dict(self, handler: Handler = reraise_exception, **kw: Callable[[Any], Any]) -> Self:
+        """Apply a function to each named field: `filters.map_dict`."""
+        return self.compose(filters.map_dict(handler=handler, **kw))
+
+    def select(self, predicate: Callable[[Any], bool], **kw: Any) -> Self:
+        """Keep the samples for which the predicate is true: `filters.select`."""
+        return self.compose(filters.select(predicate, **kw))
+
+    def to_tuple(self, *args: Any, **kw: Any) -> Self:
+        """Fields, in order, as a tuple: `filters.to_tuple`."""
+        return self.compose(filters.to_tuple(*args, **kw))
+
+    def map_tuple(self, *args: Callable[[Any], Any] | None, handler: Handler = reraise_exception) -> Self:
+        """Apply a function to each position of a tuple: `filters.map_tuple`."""
+        return self.compose(filters.map_tuple(*args, handler=handler))
+
+    def slice(self, *args: Any) -> Self:
+        """A part of the stream, with the arguments of itertools.islice: `filters.slice`."""
+        return self.compose(filters.slice(*args))
+
+    def rename(self, **kw: Any) -> Self:
+        """Rename fields, `new="old;other"`: `filters.rename`."""
+        return self.compose(filters.rename(**kw))
+
+    def rsample(self, p: float = 0.5) -> Self:
+        """Keep each sample with probability `p`: `filters.rsample`."""
+        return self.compose(filters.rsample(p))
+
+    def rename_keys(self, *args: Any, **kw: Any) -> Self:
+        """Rename fields by patterns: `filters.rename_keys`."""
+        return self.compose(filters.rename_keys(*args, **kw))
+
+    def extract_keys(self, *args: Any, **kw: Any) -> Self:
+        """Fields found by patterns, as a tuple: `filters.extract_keys`."""
+        return self.compose(filters.extract_keys(*args, **kw))
+
+    def xdecode(self, *args: Any, **kw: Any) -> Self:
+        """Decode fields with functions chosen by patterns: `filters.xdecode`."""
+        return self.compose(filters.xdecode(*args, **kw))
+
+
+class FluidWrapper(DataPipeline, FluidInterface):
+    """The fluid interface around any source: a list, a data set, a DataLoader, a callable that gives an iterator."""
+
+    def __init__(self, initial: Any) -> None:
+        super().__init__(initial)
+
+
+class WebLoader(DataPipeline, FluidInterface):
+    """The fluid interface around `torch.utils.data.DataLoader(*args, **kw)`.
+
+    `WebLoader(ds, batch_size=None, num_workers=4).unbatched().shuffle(1000).batched(64)` mixes the
+    batches of all workers.
+    """
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        super().__init__(require("torch.utils.data", "torch", "WebLoader").DataLoader(*args, **kw))
+
+
+class WebDataset(DataPipeline, FluidInterface):
+    """Samples streamed from tar shards, as dicts of `__key__`, `__url__` and one entry of bytes a field.
+
+    Args:
+        urls: shards: a url or path with braces ("train-{000..999}.tar", "::" between several), or an
+            iterable of urls. Plain and compressed archives, local, http(s), `pipe:`, `-`.
+        handler: error policy for opening, reading and grouping.
+        mode: "resampled" is the same as resampled=True.
+        resampled: draw shards with replacement, without end.
+        repeat: pass over the shards without end.
+        shardshuffle: shuffle the shards in a buffer of this size (True: 100), differently in each epoch.
+        cache_size, cache_dir, url_to_name: local copies of shards; not there yet.
+        detshuffle: shuffle shards with `filters.detshuffle`.
+        nodesplitter: divides shards among ranks; None: every rank reads all.
+        workersplitter: divides shards among the workers of a rank; None: every worker reads all.
+        select_files: called with a member's name; false leaves it out.
+        rename_files: called with a member's name, gives the one to use.
+        empty_check: a data set without a sample is an error.
+        verbose: log each shard that is opened.
+        seed: of the shuffling; None: WDS_SEED or 0; "random": drawn and logged.
+        ignore_zeros: read on behind the end mark of an archive (archives that were concatenated).
+        torn: "warn" or "error" when the members of a sample are not neighbours in their shard.
+    """
+
+    def __init__(
+        self,
+        urls: Any,
+        handler: Handler = reraise_exception,
+        mode: str | None = None,
+        resampled: bool = False,
+        repeat: bool = False,
+        shardshuffle: int | bool | None = None,
+        cache_size: int = -1,
+        cache_dir: str | None = None,
+        url_to_name: Callable[[str], str] | None = None,
+        detshuffle: bool = False,
+        nodesplitter: Callable[[Iterable[Any]], Iterator[Any]] | None = split_by_node,
+        workersplitter: Callable[[Iterable[Any]], Iterator[Any]] | None = split_by_worker,
+        select_files: Callable[[str], bool] | None = None,
+        rename_files: Callable[[str], str] | None = None,
+        empty_check: bool = True,
+        verbose: bool = False,
+        seed: int | str | None = None,
+        *,
+        ignore_zeros: bool = False,
+        torn: str = "warn",
+    ) -> None:
+        super().__init__()
+        if cache_dir is not None or cache_size > 0:
+            raise NotImplementedError("cache_dir and cache_size: this version streams without a cache")
+        if torn not in ("warn", "error"):
+            raise ValueError(f'torn must be "warn" or "error", got {torn!r}')
+        if mode not in (None, "resampled"):
+            raise ValueError(f'mode must be None or "resampled", got {mode!r}')
+        self.seed = resolve_seed(seed)
+        self.append(_shard_list(urls, resampled or mode == "resampled", self.seed))
+        self.append(nodesplitter)
+        self.append(workersplitter)
+        if shardshuffle is not None:
+            size = 100 if shardshuffle is True else int(shardshuffle)
+            self.append((filters.detshuffle if detshuffle else filters.shuffle)(size, seed=self.seed))
+        self.append(StreamingOpen(verbose=verbose, handler=handler))
+        options: dict[str, Any] = {"handler": handler}
+        if select_files is not None or rename_files is not None:
+            options.update(select_files=select_files, rename_files=rename_files)
+        if ignore_zeros:
+            options["ignore_zeros"] = True
+        self.append(FilterFunction(tar_file_expander, **options))
+        self.append(FilterFunction(group_by_keys, handler=handler, torn=torn))
+        if empty_check:
+            self.append(FilterFunction(check_empty, place=_describe(urls)))
+        if repeat:
+            self.repeat()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def _shard_list(urls: Any, resampled: bool, seed: int) -> Any:
+    if isinstance(urls, dict) or (isinstance(urls, str) and urls.endswith((".yaml", ".yml", ".json"))):
+        raise ValueError(f"{_describe(urls)}: this version reads no dataset descriptions; pass the shards themselves")
+    return ResampledShards(urls, seed=seed) if resampled else SimpleShardList(urls)
+
+
+def _describe(urls: Any) -> str:
+    if isinstance(urls, (str, os.PathLike)):
+        return public_url(os.fspath(urls))
+    return f"{type(urls).__name__} of shards"
+
+
+def check_empty(source: Iterable[Sample], *, place: str = "the data set") -> Iterator[Sample]:
+    """Pass samples on; if none came at the end, raise EmptyDatasetError, or warn where there are several readers.
+
+    One of several readers may have nothing to do: what the others get, it cannot know.
+    """
+    empty = True
+    for sample in source:
+        yield sample
+        empty = False
+    if empty and reader_info().readers == 1:
+        raise EmptyDatasetError(
+            f"{place}: no sample found. The shards were read and hold none: are the members named key.field?"
+        )
+
+
+__all__ = ["FluidInterface", "FluidWrapper", "WebDataset", "WebLoader", "check_empty"]

@@ -1,0 +1,202 @@
+"""DataPipeline: a list of stages, run one after the other; epochs, repetition, length.
+
+The first stage is a source (anything iterable, or a callable without arguments); every later one
+is called with the iterator before it. The list may be edited. What happens at each pass:
+
+1. every stage that has a method `start(epoch, reader)` is told the epoch, and which reader this is
+   (0 as long as nothing before it divides the stream among readers);
+2. the stages that expand and group tar files run fused where they stand unedited side by side;
+3. the iterators are chained.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from itertools import islice
+from typing import Any, Self
+
+from ._stage import FilterFunction, PipelineStage, RestCurried
+from ._torchdata import TorchIterable
+from .tariterators import expand_and_group, group_by_keys, tar_file_expander
+from .workers import reader_info
+
+
+class DataPipeline(TorchIterable, PipelineStage):
+    """Iterate over what a list of stages makes of its source.
+
+    Args:
+        args: the stages; None is left out, a list stands for its items.
+        kwargs: ignored; kept for programs written for the published package.
+
+    Attributes:
+        pipeline: the stages; may be edited.
+        repetitions, nsamples: set by `with_epoch` and `repeat`.
+        epoch: number of the next pass, from 0; every pass counts one up.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.pipeline: list[Any] = []
+        self.length = -1
+        self.repetitions = 1
+        self.nsamples = -1
+        self.epoch = 0
+        self.size: int | None = None
+        for stage in args:
+            self.append(stage)
+
+    def append(self, f: Any) -> None:
+        """Add a stage (or a list of stages) at the end of this pipeline."""
+        if isinstance(f, list):
+            self.pipeline.extend(f)
+        elif f is not None:
+            self.pipeline.append(f)
+
+    def compose(self, *args: Any) -> Self:
+        """A new pipeline with further stages; the stage objects are shared with this one."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.pipeline = list(self.pipeline)
+        for stage in args:
+            copy.append(stage)
+        return copy
+
+    def stage(self, i: int) -> Any:
+        """The i-th stage."""
+        return self.pipeline[i]
+
+    def invoke(self, f: Any, *args: Any) -> Any:
+        """Run one stage on its source, or without one when it is the source itself."""
+        if not args and hasattr(f, "__iter__"):
+            return iter(f)
+        if isinstance(f, PipelineStage):
+            return f.run(*args)
+        if isinstance(f, RestCurried):
+            raise TypeError(f"stage {f.__name__} was not called: write {f.__name__}(...)")  # type: ignore[attr-defined]
+        if callable(f):
+            result = f(*args)
+            if not hasattr(result, "__iter__") and not hasattr(result, "__next__"):
+                raise TypeError(f"stage {f!r} must return an iterator, got {type(result).__name__}")
+            return result
+        raise ValueError(f"{f!r}: not a valid pipeline stage (an iterable first, then callables)")
+
+    def iterator1(self) -> Iterator[Any]:
+        """One pass over the source; the next epoch."""
+        if not self.pipeline:
+            raise IndexError("this pipeline has no stages, not even a source")
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        self._start_stages(epoch)
+        source, *stages = fuse_stages(self.pipeline)
+        data = self.invoke(source)
+        for stage in stages:
+            data = self.invoke(stage, data)
+        return iter(data)
+
+    def _start_stages(self, epoch: int) -> None:
+        info = reader_info()
+        # A source that is a pipeline or a loader has divided the stream itself, by rank at least.
+        divided = info.reader if hasattr(self.pipeline[0], "dataset") or _is_pipeline(self.pipeline[0]) else 0
+        for stage in self.pipeline:
+            start = getattr(stage, "start", None)
+            if callable(start):
+                start(epoch, divided)
+            if getattr(stage, "splits_readers", False):
+                divided = info.reader
+
+    def iterator(self) -> Iterator[Any]:
+        """All passes; ends when a pass gives nothing."""
+        for _ in range(self.repetitions):
+            empty = True
+            for sample in self.iterator1():
+                yield sample
+                empty = False
+            if empty:
+                return
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.nsamples > 0:
+            return self._first(self.nsamples)
+        return self.iterator1() if self.repetitions == 1 else self.iterator()
+
+    def _first(self, count: int) -> Iterator[Any]:
+        with closing(self.iterator()) as data:  # type: ignore[type-var]
+            yield from islice(data, count)
+
+    def with_epoch(self, nsamples: int = -1, nbatches: int = -1) -> Self:
+        """Let an epoch be this many items, whatever the source has: repeated or cut. Sets it on this object.
+
+        Every iteration begins with a new pass over the source. 0 or less: without end.
+        """
+        self.repetitions = sys.maxsize
+        self.nsamples = max(nsamples, nbatches)
+        return self
+
+    def repeat(self, nepochs: int = -1, nbatches: int = -1) -> Self:
+        """Pass over the source `nepochs` times (default: without end), `nbatches` items at most. Sets it on this object."""
+        self.repetitions = nepochs if nepochs > 0 else sys.maxsize
+        self.nsamples = nbatches
+        return self
+
+    def with_length(self, n: int, silent: bool = True) -> Self:
+        """Let `len()` of this object be `n`; nothing else changes."""
+        self.size = n
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next pass this epoch; later passes count up from it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        if self.size is None:
+            raise TypeError(f"this {type(self).__name__} is a stream of unknown length; with_length(n) sets one")
+        return self.size
+
+    def __bool__(self) -> bool:
+        return True
+
+    def run(self, *args: Any) -> Iterator[Any]:
+        """A pipeline as the first stage of another."""
+        if args:
+            raise TypeError("a DataPipeline can only be the first stage of another one")
+        return iter(self)
+
+    def close(self) -> None:
+        """Close the stages that can be closed. The pipeline cannot be used any more."""
+        for stage in self.pipeline:
+            close = getattr(stage, "close", None)
+            if callable(close):
+                close()
+        self.pipeline = []
+
+
+def _is_pipeline(stage: Any) -> bool:
+    return isinstance(stage, DataPipeline)
+
+
+def fuse_stages(stages: list[Any]) -> list[Any]:
+    """The same stages, with each unedited expander and grouper that stand side by side in one."""
+    fused: list[Any] = []
+    for stage in stages:
+        previous = fused[-1] if fused else None
+        if (
+            _is_plain(stage, group_by_keys, {"handler", "torn"})
+            and previous is not None
+            and _is_plain(previous, tar_file_expander, {"handler", "ignore_zeros"})
+        ):
+            options = dict(previous.kw)
+            if "handler" in stage.kw:
+                options["group_handler"] = stage.kw["handler"]
+            if "torn" in stage.kw:
+                options["torn"] = stage.kw["torn"]
+            fused[-1] = FilterFunction(expand_and_group, **options)
+        else:
+            fused.append(stage)
+    return fused
+
+
+def _is_plain(stage: Any, f: Callable[..., Any], options: set[str]) -> bool:
+    return type(stage) is FilterFunction and stage.f is f and not stage.args and stage.kw.keys() <= options
+
+
+Source = Iterable[Any]
