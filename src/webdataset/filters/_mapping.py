@@ -1,0 +1,165 @@
+"""Stages that apply functions: to samples, to fields, to positions of a tuple.
+
+None of them changes the sample that comes in: other branches of a program may still hold it. A
+handler that returns true drops the sample, false ends the stream; the exception is the function's
+own, with a note that names stage, key and shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .._closing import close_source
+from .._stage import pipelinefilter
+from .._types import Handler
+from ..handlers import reraise_exception
+from ._places import add_place, apply_each, check_dict, missing_field
+
+
+def _map(data: Iterable[Any], f: Callable[[Any], Any], handler: Handler = reraise_exception) -> Iterator[Any]:
+    """Apply `f` to each sample; a result of None drops it.
+
+    A dict made of a dict keeps the `__key__` of the sample (None where it had none), whatever `f` put there.
+    """
+    return apply_each(data, f, handler, "map", keep_key=True)
+
+
+map = pipelinefilter(_map)
+
+
+def _select(
+    data: Iterable[Any], predicate: Callable[[Any], Any], *, handler: Handler = reraise_exception
+) -> Iterator[Any]:
+    """Keep the samples for which the predicate is true."""
+    source = iter(data)
+    try:
+        for sample in source:
+            try:
+                wanted = predicate(sample)
+            except Exception as exn:
+                add_place(exn, "select", sample)
+                if handler(exn):
+                    continue
+                return
+            if wanted:
+                yield sample
+    finally:
+        close_source(source)
+
+
+select = pipelinefilter(_select)
+
+
+def _decode(data: Iterable[Any], *args: Any, handler: Handler = reraise_exception, **kw: Any) -> Iterator[Any]:
+    """Decode the fields of each sample by their names; fields that nobody knows stay bytes.
+
+    Args:
+        args: image specs (`"rgb"`, `"pil"`, `"torchrgb8"`, ...) and functions `(key, data) -> value or None`.
+        handler: error policy.
+        kw: `pre`, `post`, `only`, `partial`, as `webdataset.autodecode.Decoder` takes them.
+    """
+    from ..autodecode import Decoder, imagehandler
+
+    decoder = Decoder([imagehandler(arg) if isinstance(arg, str) else arg for arg in args], **kw)
+
+    def decoded(sample: Any) -> Any:
+        check_dict(sample, "decode")
+        return decoder(sample)
+
+    return apply_each(data, decoded, handler, "decode")
+
+
+decode = pipelinefilter(_decode)
+
+
+def _map_dict(data: Iterable[Any], handler: Handler = reraise_exception, **kw: Callable[[Any], Any]) -> Iterator[Any]:
+    """Apply a function to each named field, `map_dict(json=f, png=g)`; the other fields stay.
+
+    A field called `handler` cannot be mapped. Raises MissingFieldError (a KeyError) for a sample without the field.
+    """
+    if not kw:
+        raise ValueError("map_dict needs at least one field=function")
+
+    def mapped(sample: Any) -> Any:
+        check_dict(sample, "map_dict")
+        values = dict(sample)
+        for field, f in kw.items():
+            if field not in sample:
+                raise missing_field(sample, [field])
+            try:
+                values[field] = f(sample[field])
+            except Exception as exn:
+                exn.add_note(f"in the function for field {field!r}")
+                raise
+        return values
+
+    return apply_each(data, mapped, handler, "map_dict")
+
+
+map_dict = pipelinefilter(_map_dict)
+
+
+def _map_tuple(
+    data: Iterable[Any], *args: Callable[[Any], Any] | None, handler: Handler = reraise_exception
+) -> Iterator[Any]:
+    """Apply the i-th function to the i-th position of each tuple or list; gives tuples.
+
+    None leaves a position as it is; positions without a function, and functions without a position, are passed over.
+    """
+
+    def mapped(sample: Any) -> Any:
+        if not isinstance(sample, (list, tuple)):
+            raise TypeError(
+                f"map_tuple: a sample must be a tuple or list, got {type(sample).__name__}: put to_tuple before it"
+            )
+        values = list(sample)
+        for i, f in enumerate(args[: len(values)]):
+            if f is not None:
+                try:
+                    values[i] = f(values[i])
+                except Exception as exn:
+                    exn.add_note(f"in the function for position {i}")
+                    raise
+        return tuple(values)
+
+    return apply_each(data, mapped, handler, "map_tuple")
+
+
+map_tuple = pipelinefilter(_map_tuple)
+
+
+def _associate(data: Iterable[Any], associator: Any, **kw: Any) -> Iterator[Any]:
+    """Add fields that are kept elsewhere: `associator(key)`, or `associator.get(key, {})`, is a dict of them.
+
+    Other keyword arguments are ignored; kept for 0.2 callers.
+    """
+    lookup: Callable[[Any], Mapping[str, Any]]
+    lookup = associator if callable(associator) else lambda key: associator.get(key, {})
+
+    def associated(sample: Any) -> Any:
+        check_dict(sample, "associate")
+        if "__key__" not in sample:
+            raise missing_field(sample, ["__key__"])
+        return {**sample, **lookup(sample["__key__"])}
+
+    return apply_each(data, associated, reraise_exception, "associate")
+
+
+associate = pipelinefilter(_associate)
+
+
+def transform_with(sample: Sequence[Any], transformers: Sequence[Callable[[Any], Any] | None] | None) -> Any:
+    """The list of `transformers[i](sample[i])`; None, or no transformer at that position, leaves a value as it is.
+
+    Without any transformers the sample itself comes back. Raises ValueError for more transformers than values.
+    """
+    if not transformers:
+        return sample
+    if len(transformers) > len(sample):
+        raise ValueError(f"transform_with: {len(transformers)} transformers for {len(sample)} values")
+    values = list(sample)
+    for i, f in enumerate(transformers):
+        if f is not None:
+            values[i] = f(values[i])
+    return values

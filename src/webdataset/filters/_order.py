@@ -1,0 +1,192 @@
+"""Stages that change which samples come, and when, or look at them on their way: the samples stay as they are.
+
+Random stages draw from (seed, epoch, reader), see `webdataset.order.seeded`; the order itself is
+made in `webdataset.order.buffer`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from numbers import Real
+from random import Random
+from typing import Any
+
+from .._closing import close_source
+from .._stage import PipelineStage, RestCurried, pipelinefilter
+from .._types import Handler
+from ..order.buffer import pick, shuffled
+from ..order.seeded import EpochCounter, SeededStage, seeded_random
+from ..workers import resolve_seed
+
+__all__ = ["ShuffleStage", "detshuffle", "info", "log_keys", "pick", "rsample", "shuffle", "slice"]
+
+
+def _closing(stream: Iterator[Any], source: Iterator[Any]) -> Iterator[Any]:
+    try:
+        yield from stream
+    finally:
+        close_source(source)
+
+
+def _shuffle(
+    data: Iterable[Any],
+    bufsize: float = 1000,
+    initial: float = 100,
+    rng: Random | None = None,
+    seed: int | str | None = None,
+    handler: Handler | None = None,
+) -> Iterator[Any]:
+    """Shuffle in a buffer: another order in each epoch, the same one for the same seed.
+
+    Args:
+        bufsize: samples that the buffer holds at most, all of them in memory; 0 or 1 leaves the order as it is.
+        initial: samples that must be there before the first comes out; at most `bufsize`.
+        rng: generator to use instead of a seed.
+        seed: None means WDS_SEED or 0; "random" draws one, and logs it.
+        handler: ignored; kept for 0.2 callers.
+    """
+    for name, value in (("bufsize", bufsize), ("initial", initial)):
+        if not isinstance(value, (int, float, Real)):
+            raise TypeError(f"shuffle: {name} must be a number of samples, got {value!r}")
+    source = iter(data)
+    return _closing(shuffled(source, bufsize, initial, seeded_random(seed, rng)), source)
+
+
+class ShuffleStage(SeededStage):
+    """A `shuffle` with its arguments."""
+
+
+shuffle = RestCurried(_shuffle, stage=ShuffleStage)
+
+
+class detshuffle(EpochCounter, PipelineStage):  # noqa: N801 -- the published name
+    """Shuffle in a buffer, with the generator of `seed` + `epoch` in each pass; all readers draw alike.
+
+    Attributes:
+        epoch: number of the running pass, -1 before the first; a program may set it.
+    """
+
+    def __init__(
+        self, bufsize: float = 1000, initial: float = 100, seed: int | str | None = 0, epoch: int = -1
+    ) -> None:
+        """`bufsize`, `initial` and `seed` as for `shuffle`; the first pass is epoch `epoch` + 1."""
+        super().__init__(epoch)
+        self.bufsize = bufsize
+        self.initial = initial
+        self.seed = resolve_seed(seed)
+
+    def run(self, src: Iterable[Any]) -> Iterator[Any]:
+        """One pass, the next epoch."""
+        rng = Random(self.seed + self._next_epoch())
+        return _shuffle(src, self.bufsize, self.initial, rng)
+
+    def __repr__(self) -> str:
+        return f"<detshuffle {self.bufsize} initial={self.initial} seed={self.seed} epoch={self.epoch}>"
+
+
+def _slice(data: Iterable[Any], *args: int | None) -> Iterator[Any]:
+    """A part of the stream, with the arguments of `itertools.islice`: `slice(n)`, `slice(start, stop, step)`."""
+    source = iter(data)
+    return _closing(islice(source, *args), source)
+
+
+slice = pipelinefilter(_slice)
+
+
+def _rsample(
+    data: Iterable[Any], p: float = 0.5, *, seed: int | str | None = None, rng: Random | None = None
+) -> Iterator[Any]:
+    """Keep each sample with probability `p`; other ones in each epoch, the same ones for the same seed."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"rsample: p must be a probability from 0 to 1, got {p!r}")
+    draw = seeded_random(seed, rng).random
+    source = iter(data)
+    return _closing((sample for sample in source if draw() < p), source)
+
+
+rsample = RestCurried(_rsample, stage=SeededStage)
+
+_stderr_at_import = sys.stderr
+
+
+def _info(
+    data: Iterable[Any],
+    fmt: str | None = None,
+    n: int = 3,
+    every: int = -1,
+    width: int = 50,
+    stream: Any = sys.stderr,
+    name: str = "",
+) -> Iterator[Any]:
+    """Print the first `n` samples and each `every`-th one on their way.
+
+    Args:
+        fmt: format string for the fields of a sample; by default a line of `name` and one for each field.
+        n: samples to print at the beginning.
+        every: after that, each so many samples one is printed; less than 1 means none.
+        width: characters of each value.
+        stream: where to print, standard error by default.
+        name: what to call this place in the pipeline.
+    """
+    source = iter(data)
+    try:
+        for i, sample in enumerate(source):
+            if i < n or (every > 0 and (i + 1) % every == 0):
+                text = _described(sample, fmt, width, name)
+                (sys.stderr if stream is _stderr_at_import else stream).write(text + "\n")
+            yield sample
+    finally:
+        close_source(source)
+
+
+info = pipelinefilter(_info)
+
+
+def _described(sample: Any, fmt: str | None, width: int, name: str) -> str:
+    if not isinstance(sample, dict):
+        return f"--- {name}\n{repr(sample)[:width]}" if fmt is None else fmt.format(sample)
+    if fmt is not None:
+        return fmt.format(**sample)
+    return "\n".join([f"--- {name}", *(f"{key} {repr(value)[:width]}" for key, value in sample.items())])
+
+
+def _log_keys(data: Iterable[Any], logfile: str | os.PathLike[str] | None = None) -> Iterator[Any]:
+    """Append a line to a file for each sample, before it goes on: index, worker, rank and key, separated by tabs.
+
+    Worker and rank are the fields `__worker__` and `__rank__` of the sample, or None. Lines of several processes
+    do not mix. Without a file nothing happens.
+    """
+    source = iter(data)
+    log = None
+    try:
+        for i, sample in enumerate(source):
+            if logfile:
+                if log is None:
+                    log = os.open(logfile, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+                fields = sample if isinstance(sample, dict) else {}
+                values = (i, fields.get("__worker__"), fields.get("__rank__"), fields.get("__key__"))
+                _append_locked(log, "\t".join(str(value) for value in values) + "\n")
+            yield sample
+    finally:
+        if log is not None:
+            os.close(log)
+        close_source(source)
+
+
+def _append_locked(file: int, line: str) -> None:
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows: one write to a file opened for appending is all there is
+        os.write(file, line.encode())
+        return
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        os.write(file, line.encode())
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+log_keys = pipelinefilter(_log_keys)

@@ -1,0 +1,78 @@
+"""Which sample an exception came from: the words, and the loop that adds them.
+
+Exceptions of user functions keep their type and message; the place is a note. Our own know their
+place as attributes, and get the parts that are still unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from .._closing import close_source
+from .._types import Handler
+from ..errors import DataError, MissingFieldError, printable, public_url
+
+SHOWN_FIELDS = 20
+
+
+def add_place(exn: BaseException, stage: str, sample: Any) -> None:
+    """Tell the exception the stage, and the `__key__` and `__url__` of the sample where it has them."""
+    key, url = (sample.get("__key__"), sample.get("__url__")) if isinstance(sample, dict) else (None, None)
+    if isinstance(exn, DataError):
+        exn.locate(stage=stage, key=key, url=url)
+        return
+    place = "!".join(part for part in (url and public_url(str(url)), key and printable(str(key))) if part)
+    exn.add_note(f"in {stage}" + (f", sample {place}" if place else ""))
+
+
+def missing_field(sample: Mapping[Any, Any], names: Collection[str]) -> MissingFieldError:
+    """The error for a sample with none of these fields: which it has, and which may have been meant."""
+    import difflib
+
+    present = [str(name) for name in sample if not str(name).startswith("__")]
+    lowered = {name.lower(): name for name in present}
+    fact = "no field " + " or ".join(f'"{printable(str(name))}"' for name in names)
+    close = [match for name in names for match in difflib.get_close_matches(str(name).lower(), lowered, 1)]
+    if close:
+        fact += f' (did you mean "{printable(lowered[close[0]])}"?)'
+    shown = [printable(name) for name in present[:SHOWN_FIELDS]]
+    if len(present) > SHOWN_FIELDS:
+        shown.append(f"… {len(present) - SHOWN_FIELDS} more")
+    fact += f"; has: {', '.join(shown) or 'no fields'}"
+    return MissingFieldError(fact, key=sample.get("__key__"), url=sample.get("__url__"))
+
+
+def check_dict(sample: Any, stage: str) -> None:
+    """TypeError where a stage that looks at fields gets something without."""
+    if not isinstance(sample, dict):
+        raise TypeError(
+            f"{stage}: a sample must be a dict with named fields, got {type(sample).__name__}:"
+            f" put {stage} before to_tuple and batched"
+        )
+
+
+def apply_each(
+    data: Iterable[Any], f: Callable[[Any], Any], handler: Handler, stage: str, keep_key: bool = False
+) -> Iterator[Any]:
+    """`f(sample)` for each sample; None drops it, an exception goes to the handler with its place.
+
+    `keep_key`: a dict made of a dict gets its `__key__`, whatever `f` has put there.
+    """
+    source = iter(data)
+    try:
+        for sample in source:
+            try:
+                result = f(sample)
+            except Exception as exn:
+                add_place(exn, stage, sample)
+                if handler(exn):
+                    continue
+                return
+            if result is None:
+                continue
+            if keep_key and isinstance(result, dict) and isinstance(sample, dict):
+                result["__key__"] = sample.get("__key__")
+            yield result
+    finally:
+        close_source(source)
