@@ -1,0 +1,154 @@
+"""Writing to http(s) urls: one PUT whose body is sent in chunks while it is being written.
+
+A thread sends what the writer puts into a short queue. The object counts only when `close` has seen the server's
+answer. An upload that is abandoned ends without its last chunk, so that no server takes a part for the whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import queue
+import threading
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+from ..errors import DataError
+from .http import TIMEOUTS, give_up, send, timeout_pair
+from .status import connection_error, status_error
+
+CHUNK = 1 << 20
+QUEUED = 4
+"""Chunks that may wait to be sent."""
+
+
+class _AbandonedError(Exception):
+    """Raised in the sending thread, so that the body ends without its last chunk."""
+
+
+def open_write(
+    url: str, headers: Mapping[str, str] | None = None, timeout: float | tuple[float, float] = TIMEOUTS
+) -> HttpWriter:
+    """A stream that becomes the object at a url, when it is closed without error."""
+    return HttpWriter(url, headers, timeout)
+
+
+class HttpWriter(io.BufferedIOBase):
+    """Body of a PUT request. Errors of the server come from `write` or, at the latest, from `close`."""
+
+    def __init__(
+        self, url: str, headers: Mapping[str, str] | None = None, timeout: float | tuple[float, float] = TIMEOUTS
+    ) -> None:
+        self.url = url
+        self._owner = os.getpid()
+        self._timeouts = timeout_pair(timeout)
+        self._buffer = bytearray()
+        self._queue: queue.Queue[bytes | None] = queue.Queue(QUEUED)
+        self._abandoned = False
+        self._failure: DataError | None = None
+        self._reported = False
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._send, args=(headers,), name="webdataset upload", daemon=True)
+        self._thread.start()
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    def write(self, data: Any, /) -> int:
+        """Take all of the data; the number of bytes.
+
+        Raises:
+            OpenError: the upload has failed.
+        """
+        if self.closed:
+            raise ValueError(f"{self!r} is closed")
+        self._check()
+        view = memoryview(data).cast("B")
+        self._buffer += view
+        if len(self._buffer) >= CHUNK:
+            self._hand_over()
+        return view.nbytes
+
+    def close(self) -> None:
+        """Send the rest and wait for the server's answer.
+
+        Raises:
+            OpenError: the server did not take the object, and no write has said so before.
+        """
+        if self.closed:
+            return
+        if self._owner != os.getpid():
+            super().close()  # a forked copy: the upload belongs to its parent
+            return
+        try:
+            if not self._done.is_set():
+                self._hand_over()
+                self._queue.put(None)
+            self._thread.join()
+            if not self._reported:
+                self._check()
+        finally:
+            self._abandoned = True
+            super().close()
+
+    def abort(self) -> None:
+        """Give up, without a word: the server gets no complete object."""
+        if self.closed:
+            return
+        if self._owner == os.getpid():
+            self._abandoned = True
+            self._queue.put(None)
+            self._thread.join()
+        super().close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.abort()
+
+    def _hand_over(self) -> None:
+        if self._buffer:
+            self._queue.put(bytes(self._buffer))
+            self._buffer.clear()
+
+    def _check(self) -> None:
+        if self._done.is_set() and self._failure is not None:
+            self._reported = True
+            raise self._failure
+
+    def _chunks(self) -> Iterator[bytes]:
+        while (chunk := self._queue.get()) is not None:
+            if self._abandoned:
+                raise _AbandonedError
+            yield chunk
+        if self._abandoned:
+            raise _AbandonedError
+
+    def _send(self, headers: Mapping[str, str] | None) -> None:
+        from urllib3.exceptions import HTTPError
+
+        try:
+            response = send("PUT", self.url, headers, self._timeouts, body=self._chunks(), retries=False)
+            status, reason, answered = response.status, response.reason, response.headers
+            give_up(response)
+            if not 200 <= status < 300:
+                self._failure = status_error(self.url, status, reason, answered)
+        except _AbandonedError:
+            pass
+        except (HTTPError, OSError) as exn:
+            self._failure = connection_error(self.url, exn, self._timeouts)
+        finally:
+            self._done.set()
+            with contextlib.suppress(queue.Empty):
+                while True:  # a writer may be waiting for room
+                    self._queue.get_nowait()
