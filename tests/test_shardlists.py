@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch.utils.data
 
 from webdataset import shardlists
 from webdataset.errors import EmptyDatasetError, ShardListError
@@ -179,6 +180,13 @@ def test_an_empty_list_names_what_was_given(urls, monkeypatch):
         with pytest.raises(EmptyDatasetError, match="no shards") as info:
             make(urls)
         assert (repr(urls) if isinstance(urls, str) else type(urls).__name__) in str(info.value)
+
+
+def test_shard_lists_are_torch_data_sets():
+    """Programs ask with isinstance; a DataLoader iterates over them."""
+    for shards in (SimpleShardList(DIGITS), ResampledShards(DIGITS, nshards=10)):
+        assert isinstance(shards, torch.utils.data.IterableDataset)
+        assert len(list(torch.utils.data.DataLoader(shards, batch_size=None))) == 10
 
 
 # splitting

@@ -19,9 +19,10 @@ from typing import Any, TypeVar
 
 from ._closing import close_source
 from ._stage import RestCurried
+from ._torchdata import TorchIterable
 from .braces import braceexpand
 from .errors import EmptyDatasetError, ShardListError, printable, public_url
-from .order.seeded import EpochCounter, SeededStage, seeded_random
+from .order.seeded import EpochAttribute, SeededStage, seeded_random
 from .order.seeds import epoch_random
 from .workers import reader_info, resolve_seed
 
@@ -93,7 +94,7 @@ def expand_source(source: Any, max_urls: int = int(1e9)) -> list[Any]:
     raise ShardListError(f"cannot handle {type(source)}: shards are a pattern (str), a path, or a list of them")
 
 
-class SimpleShardList:
+class SimpleShardList(TorchIterable):
     """The shards of a pattern or list, each once in a pass, as `{"url": str}`; with a seed, shuffled.
 
     Epoch 0 of a seed has the published order, and each further epoch another one. The order is the
@@ -129,7 +130,7 @@ class SimpleShardList:
         return ({"url": url} for url in urls)
 
 
-class ResampledShards(EpochCounter):
+class ResampledShards(EpochAttribute, TorchIterable):
     """Shards drawn with replacement, as `{"url": str}`: each reader draws its own, `nshards` in a pass.
 
     A pass is not an epoch: some shards come several times and some not at all. Readers need not

@@ -18,7 +18,7 @@ from .._closing import close_source
 from .._stage import PipelineStage, RestCurried, pipelinefilter
 from .._types import Handler
 from ..order.buffer import pick, shuffled
-from ..order.seeded import EpochCounter, SeededStage, seeded_random
+from ..order.seeded import EpochAttribute, SeededStage, seeded_random
 from ..workers import resolve_seed
 
 __all__ = ["ShuffleStage", "detshuffle", "info", "log_keys", "pick", "rsample", "shuffle", "slice"]
@@ -62,7 +62,7 @@ class ShuffleStage(SeededStage):
 shuffle = RestCurried(_shuffle, stage=ShuffleStage)
 
 
-class detshuffle(EpochCounter, PipelineStage):  # noqa: N801 -- the published name
+class detshuffle(EpochAttribute, PipelineStage):  # noqa: N801 -- the published name
     """Shuffle in a buffer, with the generator of `seed` + `epoch` in each pass; all readers draw alike.
 
     Attributes:

@@ -77,9 +77,8 @@ def _xdecode(
                 continue
             decoder = find_decoder(rules, name)
             if decoder is None and must_decode:
-                raise DecodingError(
-                    f'no decoder for "{name}": add a rule for it, or pass must_decode=False', field=name
-                )
+                message = f'no decoder for "{name}": add a rule for it, or pass must_decode=False'
+                raise DecodingError(k=name, message=message)
             if decoder:
                 result[name] = decoder(io.BytesIO(value) if isinstance(value, bytes) else value)
         return result

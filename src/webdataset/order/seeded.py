@@ -50,7 +50,7 @@ class SeededStage(FilterFunction):
         return bound.arguments
 
 
-class EpochCounter:
+class EpochAttribute:
     """An object whose attribute `epoch` is the epoch of the running pass, -1 before the first.
 
     A program may set `epoch`; then its numbers count on from there, also with a pipeline that calls `start`.
