@@ -1,0 +1,340 @@
+"""Samples -> a tar archive.
+
+All fields of a sample are encoded and checked before its first byte is written, so a sample is in
+the archive whole or not at all. What would not read back as it was written is refused. The bytes
+depend on the samples and the arguments only. `write` runs once per sample and decides the speed:
+what depends on the field names only is worked out once, in a plan.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+from zlib import adler32
+
+from .encoders import EncoderSpec, make_encoder
+from .errors import EncodingError, printable
+from .tar.format import (
+    END_OF_ARCHIVE,
+    NAME_SIZE,
+    OCTAL_LIMIT,
+    OWNER_SIZE,
+    RECORD,
+    MemberStyle,
+    format_member,
+    format_time,
+)
+from .tar.header import BLOCK, padding
+from .tar.pax import PAX_LIMIT
+from .tar.sink import WRITE_SIZE, Sink, compression_for
+from .tar.template import HeaderTemplate, Memo
+
+_FORMATS = {tarfile.USTAR_FORMAT: "USTAR", tarfile.GNU_FORMAT: "GNU", tarfile.PAX_FORMAT: "PAX"}
+_PADDING = tuple(bytes(size) for size in range(BLOCK))
+_KEY = re.compile(r"(?:[^\x00-\x1f\x7f]*/)?[^\x00-\x1f\x7f./]+")
+_FIELD = re.compile(r"[^\x00-\x1f\x7f/]+")
+
+_SKIPPED = re.compile(r"__[^/]*__($|/)")
+
+Plan = list[tuple[str, bytes, Any, int]]
+
+
+class TarWriter:
+    """Writes samples to a tar archive; a context manager.
+
+    A sample is a dict with a string `__key__` and one entry a field. Fields are encoded by their
+    names' last extension, and written as members `key.field`, in sorted order. Names that begin
+    with "_" are metadata, left out unless `keep_meta`.
+
+    The bytes are plain ustar; a member gets a PAX record only when its name, its size (8 GiB and
+    more) or its time needs one. The same samples give the same bytes, compressed ones too.
+
+    Args:
+        fileobj: a path, a url that `gopen` can write to, or a writable binary object (left open).
+        user: owner's name in the headers.
+        group: group's name in the headers.
+        mode: permission bits.
+        compress: "gz" (or True), "bz2", "xz", "zst", "lz4", False for none, None for what the name ends with.
+        encoder: True for the default table, False for fields that are bytes already, a dict from
+            extension to callable, or a callable from sample to sample.
+        keep_meta: write metadata as well; it must be text or bytes then.
+        mtime: time of all members in seconds since 1970, 0 by default; a fraction costs a PAX record each.
+        format: `tarfile.USTAR_FORMAT`, `GNU_FORMAT`, `PAX_FORMAT` or "USTAR", "GNU", "PAX": how to write what
+            does not fit into ustar headers. "USTAR" refuses it. None is "PAX".
+        align: payloads start at multiples of this many bytes, a power of two from 512 to 524288, so that
+            storage with larger blocks finds equal ones. A PAX comment fills the gaps; all readers skip it.
+
+    Attributes:
+        stream: what is written to.
+        own_fileobj: the same when it was opened here, else None.
+        tarstream: the archive being written; `tarstream.position` is its length so far, uncompressed.
+
+    Raises:
+        OpenError: the target cannot be opened or written; small archives are written at `close`.
+    """
+
+    def __init__(
+        self,
+        fileobj: Any,
+        user: str = "bigdata",
+        group: str = "bigdata",
+        mode: int = 0o0444,
+        compress: bool | str | None = None,
+        encoder: EncoderSpec = True,
+        keep_meta: bool = False,
+        mtime: float | None = None,
+        format: Any = None,
+        *,
+        align: int = BLOCK,
+    ) -> None:
+        self._closed = True
+        self.encoder = make_encoder(encoder)
+        self.keep_meta = keep_meta
+        self.user = user
+        self.group = group
+        self.mode = mode
+        self.mtime = mtime
+        self.compress = compress
+        self._style = _member_style(user, group, mode, mtime, format)
+        self._align = _checked_align(align, self._style.format)
+        template = HeaderTemplate(self._style)
+        self._fronts, self._rests = template.fronts, template.rests
+        self._before = format_time(self._style)
+        self._plans: Memo[tuple[Any, ...], Plan] = Memo(self._plan)
+        compression = compression_for(fileobj, compress)
+        url = None
+        self.own_fileobj = None
+        if isinstance(fileobj, (str, os.PathLike)):
+            from .gopen import gopen
+
+            url = os.fspath(fileobj)
+            fileobj = self.own_fileobj = gopen(url, "wb")
+        elif not callable(getattr(fileobj, "write", None)):
+            raise TypeError(f"fileobj must be a path, a url or have a method write, got {type(fileobj).__name__}")
+        self.stream = fileobj
+        self.tarstream = Sink(fileobj, compression, url or _name_of(fileobj))
+        self._closed = False
+
+    @staticmethod
+    def tarmode(fileobj: Any, compress: bool | str | None = None) -> str:
+        """The mode that tarfile would open such an archive with: `w|`, `w|gz`, ..."""
+        return f"w|{compression_for(fileobj, compress)}"
+
+    def write(self, obj: Mapping[str, Any]) -> int:
+        """Append one sample; the result is the bytes of its fields, headers and padding not counted.
+
+        Raises:
+            EncodingError: a field cannot be encoded, or would not read back; nothing of the sample is written.
+            OpenError: the target does not take more.
+            ValueError: the writer is closed.
+        """
+        if self._closed:
+            raise ValueError("write to a closed TarWriter")
+        try:
+            fields = self.encoder(obj)
+            key: Any = fields.get("__key__")
+            if not (type(key) is str and key.isalnum()):  # what is alphanumeric needs no closer look
+                check_key(key, fields)
+            try:
+                stem = key.encode()
+            except UnicodeEncodeError:
+                stem = _encode_odd(key)
+            plan = self._plans[(len(stem), *fields)]
+            chunks, total, size = self._chunks(stem, plan, fields)
+        except EncodingError as exn:
+            key = obj.get("__key__") if isinstance(obj, Mapping) else None
+            raise EncodingError(f"sample {printable(str(key))!r}: {exn}" if key else str(exn)) from exn.__cause__
+        self.tarstream.add(chunks, size)
+        return total
+
+    def close(self) -> None:
+        """Finish the archive, and close the target if it was opened here. Closing again does nothing.
+
+        After a write has failed the archive is left as it is, without its end mark.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        sink = self.tarstream
+        try:
+            if not sink.broken:
+                size = len(END_OF_ARCHIVE)
+                size += -(sink.position + size) % RECORD
+                sink.add([bytes(size)], size)
+                sink.finish()
+        finally:
+            self._close_own(failed=sink.broken)
+
+    def abandon(self) -> None:
+        """Close without finishing: what was written so far has no end mark, and may be cut in a sample."""
+        self._closed = True
+        self._close_own(failed=True)
+
+    def __enter__(self) -> TarWriter:
+        return self
+
+    def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn(f"{self!r} was not closed: its archive is not complete", ResourceWarning, stacklevel=2)
+
+    def _close_own(self, failed: bool) -> None:
+        own, self.own_fileobj = self.own_fileobj, None
+        if own is None:
+            return
+        if not failed:
+            own.close()
+            return
+        try:
+            getattr(own, "abort", own.close)()  # pipes and uploads can be told that this is not all
+        except OSError:
+            pass  # what went wrong is on its way already
+
+    def _chunks(self, stem: bytes, plan: Plan, fields: Mapping[str, Any]) -> tuple[list[Any], int, int]:
+        """The members of a sample: chunks to write, bytes of data, bytes in the archive."""
+        if plan and plan[0][2] is None:
+            return self._chunks_with_records(stem, plan, fields)
+        chunks: list[Any] = []
+        total = size = 0
+        start = self._before + stem
+        stem_sum = (adler32(stem) & 0xFFFF) - 1  # the low half of adler32 is 1 + the sum of the bytes
+        fronts, rests = self._fronts, self._rests
+        for field, _, name_rest, name_sum in plan:
+            data = fields[field]
+            if type(data) is not bytes:
+                data = _as_bytes(field, data)
+            count = len(data)
+            front, checksum = fronts[count]
+            chunks += start, name_rest, front, rests[checksum + name_sum + stem_sum], data, _PADDING[-count & 511]
+            total += count
+            size += (count + 1023) & -512
+        if size >= OCTAL_LIMIT:
+            return self._chunks_with_records(stem, plan, fields)
+        return chunks, total, size + len(plan) * len(self._before)
+
+    def _chunks_with_records(self, stem: bytes, plan: Plan, fields: Mapping[str, Any]) -> tuple[list[Any], int, int]:
+        """The same for samples with long names, huge fields, or aligned ones."""
+        chunks: list[Any] = []
+        total = 0
+        position = self.tarstream.position
+        for field, extension, _, _ in plan:
+            data = _as_bytes(field, fields[field])
+            headers = format_member(stem + extension, len(data), self._style, position, self._align)
+            chunks += headers, data, bytes(padding(len(data)))
+            total += len(data)
+            position += len(headers) + len(data) + padding(len(data))
+        return chunks, total, position - self.tarstream.position
+
+    def _plan(self, layout: tuple[Any, ...]) -> Plan:
+        """What to write for samples with these fields, in order, whose encoded keys have this length.
+
+        An entry is the field, what stands behind the key in the member's name, that filled up to the end of
+        the name field (None when the names of the sample do not fit into it), and the sum of its bytes.
+        """
+        key_size, *names = layout
+        written = sorted(name for name in names if name != "__key__" and (self.keep_meta or name[:1] != "_"))
+        _check_fields(written)
+        plan: Plan = []
+        for name in written:
+            extension = b"." + _encode_odd(name)
+            plan.append((name, extension, extension.ljust(NAME_SIZE - key_size, b"\0"), sum(extension)))
+        if self._align > BLOCK or any(key_size + len(extension) > NAME_SIZE for _, extension, _, _ in plan):
+            return [(name, extension, None, 0) for name, extension, _, _ in plan]
+        return plan
+
+
+def check_key(key: Any, fields: Iterable[str] = ()) -> None:
+    """Raise EncodingError unless readers give back this key, for a sample with these fields."""
+    if key is None:
+        raise EncodingError(
+            f"object must contain a __key__, a string; it has {', '.join(map(repr, fields)) or 'nothing'}"
+        )
+    if not isinstance(key, str):
+        raise EncodingError(f"__key__ must be a string, got {type(key).__name__}; use str(key)")
+    shown = "the key would not read back"
+    if _KEY.fullmatch(key) is None:
+        last = key.rpartition("/")[2]
+        if not last:
+            raise EncodingError(f"{shown}: it is empty or ends with a slash; give the sample a name")
+        if "." in last:
+            raise EncodingError(
+                f"{shown}: readers end the key at the first dot of its last path component; "
+                "replace the dots, as in key.replace('.', '_')"
+            )
+        raise EncodingError(f"{shown}: it has control characters; remove them")
+    if key.startswith("__"):
+        names = [f"{key}.{field}" for field in fields if field != "__key__"]
+        if any(_SKIPPED.match(name) for name in names):
+            raise EncodingError(f"{shown}: readers skip members named __...__ as metadata; choose another key")
+
+
+def _check_fields(names: list[str]) -> None:
+    for name in names:
+        if _FIELD.fullmatch(name) is None:
+            what = "is empty" if not name else "has a slash" if "/" in name else "has control characters"
+            raise EncodingError(f"field name {printable(name)!r} {what} and would not read back; choose another")
+    if len({name.lower() for name in names}) < len(names):
+        raise EncodingError(f"two fields have the same name but for upper case, which readers drop: {', '.join(names)}")
+
+
+def _encode_odd(name: str) -> bytes:
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise EncodingError(
+            f"{printable(name)!r} has characters that UTF-8 cannot write; choose another name"
+        ) from None
+
+
+def _as_bytes(field: str, data: Any) -> Any:
+    """The data with its bytes as its length; what the caller may still change is copied, unless it is large."""
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, (bytearray, memoryview)):
+        view = memoryview(data)
+        if view.nbytes < WRITE_SIZE or not view.c_contiguous:
+            return view.tobytes()
+        return view.cast("B")  # so large a chunk is written before `write` returns
+    if field.startswith("_") and isinstance(data, str):
+        return data.encode()
+    raise EncodingError(
+        f"field {field!r}: {field} doesn't map to a bytes after encoding, got {type(data).__name__}; "
+        "encode it, or give the writer an encoder for it"
+    )
+
+
+def _member_style(user: str, group: str, mode: int, mtime: float | None, format: Any) -> MemberStyle:
+    owners = {"user": user.encode(), "group": group.encode()}
+    for what, owner in owners.items():
+        if len(owner) > OWNER_SIZE or b"\0" in owner:
+            raise ValueError(f"{what} must have at most {OWNER_SIZE} bytes and no NUL, got {owner!r}")
+    if not 0 <= mode <= 0o7777:
+        raise ValueError(f"mode must be permission bits from 0 to 0o7777, got {mode:#o}")
+    seconds = 0 if mtime is None else mtime
+    if not -(2.0**80) < seconds < 2.0**80:
+        raise ValueError(f"mtime must be seconds since 1970, got {mtime!r}")
+    style = "PAX" if format is None else _FORMATS.get(format) or str(format).upper().removesuffix("_FORMAT")
+    if style not in _FORMATS.values():
+        raise ValueError(f"format must be one of {', '.join(_FORMATS.values())} or tarfile's constants, got {format!r}")
+    if style == "USTAR" and not 0 <= seconds < OCTAL_LIMIT:
+        raise ValueError(f"format USTAR has no place for mtime={mtime!r}")
+    return MemberStyle(mode, seconds, owners["user"], owners["group"], style)
+
+
+def _checked_align(align: int, format: str) -> int:
+    if not (isinstance(align, int) and BLOCK <= align <= PAX_LIMIT // 2 and align & (align - 1) == 0):
+        raise ValueError(f"align must be a power of two from {BLOCK} to {PAX_LIMIT // 2}, got {align!r}")
+    if align > BLOCK and format != "PAX":
+        raise ValueError(f"align={align} is done with PAX records: leave out format={format!r}")
+    return align
+
+
+def _name_of(stream: Any) -> str | None:
+    name = getattr(stream, "name", None)
+    return name if isinstance(name, str) else None
