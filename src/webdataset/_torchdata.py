@@ -20,9 +20,14 @@ class TorchIterable:
     _registered = False
 
     @property  # type: ignore[misc]
-    def __class__(self) -> type[Any]:  # type: ignore[override]
+    def __class__(self) -> type[Any]:
         register_with_torch()
+        if TorchIterable._registered:
+            self._torch_looks()
         return type(self)
+
+    def _torch_looks(self) -> None:
+        """Called when torch may be looking, as every DataLoader does before it starts workers."""
 
     def __add__(self, other: Any) -> Any:
         """Both data sets, one after the other: a torch ChainDataset."""

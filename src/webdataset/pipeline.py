@@ -17,6 +17,7 @@ from contextlib import closing
 from itertools import islice
 from typing import Any, Self
 
+from ._epochs import EpochCounter
 from ._stage import FilterFunction, PipelineStage, RestCurried
 from ._torchdata import TorchIterable
 from .tariterators import expand_and_group, group_by_keys, tar_file_expander
@@ -33,7 +34,6 @@ class DataPipeline(TorchIterable, PipelineStage):
     Attributes:
         pipeline: the stages; may be edited.
         repetitions, nsamples: set by `with_epoch` and `repeat`.
-        epoch: number of the next pass, from 0; every pass counts one up.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -41,7 +41,7 @@ class DataPipeline(TorchIterable, PipelineStage):
         self.length = -1
         self.repetitions = 1
         self.nsamples = -1
-        self.epoch = 0
+        self._epochs = EpochCounter()
         self.size: int | None = None
         for stage in args:
             self.append(stage)
@@ -58,6 +58,8 @@ class DataPipeline(TorchIterable, PipelineStage):
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
         copy.pipeline = list(self.pipeline)
+        copy._epochs = EpochCounter()
+        copy._epochs.set(self._epochs.peek())
         for stage in args:
             copy.append(stage)
         return copy
@@ -85,8 +87,7 @@ class DataPipeline(TorchIterable, PipelineStage):
         """One pass over the source; the next epoch."""
         if not self.pipeline:
             raise IndexError("this pipeline has no stages, not even a source")
-        epoch, self.epoch = self.epoch, self.epoch + 1
-        self._start_stages(epoch)
+        self._start_stages(self._epochs.next())
         source, *stages = fuse_stages(self.pipeline)
         data = self.invoke(source)
         for stage in stages:
@@ -133,7 +134,10 @@ class DataPipeline(TorchIterable, PipelineStage):
         return self
 
     def repeat(self, nepochs: int = -1, nbatches: int = -1) -> Self:
-        """Pass over the source `nepochs` times (default: without end), `nbatches` items at most. Sets it on this object."""
+        """Pass over the source `nepochs` times (default: without end), giving `nbatches` items at most.
+
+        Sets it on this object.
+        """
         self.repetitions = nepochs if nepochs > 0 else sys.maxsize
         self.nsamples = nbatches
         return self
@@ -144,8 +148,16 @@ class DataPipeline(TorchIterable, PipelineStage):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next pass this epoch; later passes count up from it."""
-        self.epoch = epoch
+        """Make the next pass this epoch, in all workers; later passes count up from it."""
+        self._epochs.set(epoch)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next pass, counted from 0. Workers of a DataLoader count along."""
+        return self._epochs.peek()
+
+    def _torch_looks(self) -> None:
+        self._epochs.share()
 
     def __len__(self) -> int:
         if self.size is None:

@@ -77,6 +77,7 @@ class Grouper:
 
     Attributes:
         stopped: the handler wanted no more.
+        failure: what the handler raised.
     """
 
     def __init__(
@@ -94,6 +95,8 @@ class Grouper:
         self.local_path = local_path
         self.handler = handler
         self.stopped = False
+        self.failure: Exception | None = None
+        self._torn = torn
         self._keys = keys
         self._lcase = lcase
         self._suffixes = suffixes
@@ -150,12 +153,14 @@ class Grouper:
     def add_run(self, run: Run, start: int) -> Iterator[Sample]:
         """Take a run of members, `start` being the offset of its window; the samples that it completes."""
         split = _split_names(run)
-        if split is None or len(split.first) < 3:
+        if split is None or len(split.first) < 3 or self._torn == "error":
             yield from self._add_each(run, start, 0, len(run.sizes))
             return
         # The first sample of the run may have begun before it and the last may go on behind it.
         second, last = split.first[1], split.first[-1]
         yield from self._add_each(run, start, 0, second)
+        if self.stopped:
+            return
         samples = self._build(run, split, second, last)
         if samples is None:
             yield from self._add_each(run, start, second, last)
@@ -163,19 +168,22 @@ class Grouper:
             done = self.flush()
             if done is not None:
                 yield done
-            offsets = run.headers[split.first[1:-1]] + start
+            offsets = run.begins[split.first[1:-1]] + start
             self._seen.add(samples, offsets, self._fields.names)
             yield from samples
-        yield from self._add_each(run, start, last, len(run.sizes))
+        if not self.stopped:
+            yield from self._add_each(run, start, last, len(run.sizes))
 
     def _add_each(self, run: Run, start: int, begin: int, end: int) -> Iterator[Sample]:
         """The members `begin` to `end` (exclusive) of a run, one by one."""
         window = run.window
-        for at, size in zip(run.headers[begin:end].tolist(), run.sizes[begin:end].tolist(), strict=True):
+        for at, first, size in zip(
+            run.headers[begin:end].tolist(), run.begins[begin:end].tolist(), run.sizes[begin:end].tolist(), strict=True
+        ):
             name = decode_name(window[at : at + 100].partition(b"\0")[0])
             if is_metadata_member(name):
                 continue
-            done = self.add(name, window[at + BLOCK : at + BLOCK + size], start + at)
+            done = self.add(name, window[at + BLOCK : at + BLOCK + size], start + first)
             if done is not None:
                 yield done
             if self.stopped:
@@ -186,7 +194,7 @@ class Grouper:
         first = np.array(split.first[1:])
         counts = np.diff(first)
         if (counts == counts[0]).all() and (fields := self._common_fields(run, split, begin, end, int(counts[0]))):
-            samples = self._build_alike(run, split, begin, end, fields)
+            samples: list[Sample] | None = self._build_alike(run, split, begin, end, fields)
         else:
             samples = self._build_mixed(run, split, begin, end)
         return None if self._fields.odd else samples
@@ -264,8 +272,11 @@ class Grouper:
             field=field,
             offset=offset,
         )
-        if not self.handler(error):
-            self.stopped = True
+        try:
+            self.stopped = not self.handler(error)
+        except Exception as exn:
+            self.failure = exn
+            raise
 
 
 class _FieldNames(dict[bytes, str]):
@@ -290,45 +301,51 @@ class _FieldNames(dict[bytes, str]):
 
 
 class _SeenKeys:
-    """Notices when a key comes back later in its shard with only a part of a sample: said once a shard."""
+    """Notices when a key comes back later in its shard with only a part of a sample: said once a shard.
+
+    Keys are kept in one set, and where they were in lists, which cost least; only when a key does
+    come back are the places looked up, and kept by key from then on.
+    """
 
     def __init__(self, url: str, torn: str) -> None:
         self.url = url
         self.torn = torn
-        self.keys: set[str] = set()
-        self.history: list[tuple[list[str], Any]] = []
+        self._keys: set[str] = set()
+        self._history: list[tuple[list[str], Any]] = []
+        self._places: dict[str, int | None] | None = None
+        self._done = False
 
     def add(self, samples: list[Sample], offsets: Any, field_names: set[str]) -> None:
         """Remember the keys of samples and where they begin; look closer when one was there before."""
-        if len(self.keys) > KEYS_REMEMBERED:
+        if self._done:
             return
         keys = [sample["__key__"] for sample in samples]
-        expected = len(self.keys) + len(keys)
-        self.keys.update(keys)
-        self.history.append((keys, offsets))
-        if len(self.keys) != expected:
-            self._look(samples, field_names)
-
-    def _look(self, samples: list[Sample], field_names: set[str]) -> None:
-        places: dict[str, int | None] = {}
-        repeated = {}
-        for keys, offsets in self.history:
-            for key, offset in zip(keys, offsets, strict=True):
-                if places.setdefault(key, offset) != offset:
-                    repeated[key] = offset  # noqa: PERF403
-        for sample in samples:
-            key = sample["__key__"]
-            if key in repeated and len(sample.keys() - METADATA) < len(field_names):
-                message = (
-                    f"a sample is torn apart: key {printable(key)!r} comes back at byte {repeated[key]} (it was at "
-                    f"byte {places[key]}) with a part of the fields. Members of one sample must be neighbours: "
-                    "extract the shard and pack it in the order of names (tar --sort=name -cf fixed.tar *)"
-                )
-                self.keys = set(range(KEYS_REMEMBERED + 1))  # type: ignore[arg-type]  # once is enough
-                if self.torn == "error":
-                    raise TornSampleError(message, url=self.url, key=key, offset=repeated[key])
-                warnings.warn(f"{public_url(self.url)}: {message}", stacklevel=2)
+        if self._places is None:
+            expected = len(self._keys) + len(keys)
+            self._keys.update(keys)
+            if len(self._keys) == expected:
+                self._history.append((keys, offsets))
+                self._done = expected > KEYS_REMEMBERED
                 return
+            self._places = {key: at for keys, places in self._history for key, at in zip(keys, places, strict=True)}
+            self._keys, self._history = set(), []
+        for sample, offset in zip(samples, offsets, strict=True):
+            first = self._places.setdefault(sample["__key__"], offset)
+            if first != offset and len(sample.keys() - METADATA) < len(field_names):
+                self._done = True
+                self._tell(sample["__key__"], first, offset)
+                return
+        self._done = len(self._places) > KEYS_REMEMBERED
+
+    def _tell(self, key: str, first: int | None, offset: int) -> None:
+        message = (
+            f"a sample is torn apart: key {printable(key)!r} comes back at byte {offset} (it was at byte {first}) with "
+            "a part of the fields. Members of one sample must be neighbours: extract the shard and pack it in the "
+            "order of names (tar --sort=name -cf fixed.tar *)"
+        )
+        if self.torn == "error":
+            raise TornSampleError(message, url=self.url, key=key, offset=offset)
+        warnings.warn(f"{public_url(self.url)}: {message}", stacklevel=2)
 
 
 class _Split(NamedTuple):

@@ -21,6 +21,7 @@ from ._types import Handler, Sample
 from .errors import DataError, public_url
 from .handlers import reraise_exception
 from .samples import Grouper, KeyRule, base_plus_ext, decode_name, is_metadata_member, valid_sample
+from .tar.header import BLOCK
 from .tar.reader import ArchiveReader, Member
 from .tar.scan import Run
 
@@ -74,6 +75,12 @@ class ArchiveMember(dict[str, Any]):
     archive: _Archive
     offset: int
 
+    @classmethod
+    def of(cls, name: str, data: bytes, offset: int, archive: _Archive) -> ArchiveMember:
+        member = cls(fname=name, data=data)
+        member.archive, member.offset = archive, offset
+        return member
+
 
 def tar_file_iterator(
     fileobj: Any,
@@ -123,33 +130,39 @@ def _members(
             return None
         return name
 
-    reader = ArchiveReader(fileobj, lambda raw: name_of(raw) is not None, ignore_zeros=ignore_zeros)
+    name: str | None = None
+
+    def wanted(raw: bytes) -> bool:
+        nonlocal name  # select_files and rename_files are called once a member
+        name = name_of(raw)
+        return name is not None
+
+    reader = ArchiveReader(fileobj, wanted, ignore_zeros=ignore_zeros)
     try:
         for item in reader:
             if isinstance(item, Member):
-                members: Iterable[tuple[bytes, bytes | None, int]] = (item,)
-            else:
-                members = _of_run(item, reader.window_start)
-            for raw, content, offset in members:
-                name = name_of(raw) if content is not None else None
+                if item.data is not None and name is not None:
+                    yield ArchiveMember.of(name, item.data, item.offset, archive)
+                continue
+            for raw, place, offset in _of_run(item, reader.window_start):
+                name = name_of(raw)
                 if name is not None:
-                    member = ArchiveMember(fname=name, data=content)
-                    member.archive, member.offset = archive, offset
-                    yield member
+                    yield ArchiveMember.of(name, item.window[place], offset, archive)
         archive.complete = True
         _finish(reader, url)
-    except DataError:
+    except Exception:
         archive.damaged = not archive.complete
-        archive.damaged_member = _begun(reader)
+        archive.damaged_member = name if reader.member_begun is not None else None
         raise
     finally:
         reader.close()
 
 
-def _of_run(run: Run, start: int) -> Iterator[tuple[bytes, bytes, int]]:
-    window = run.window
-    for at, size in zip(run.headers.tolist(), run.sizes.tolist(), strict=True):
-        yield window[at : at + 100].partition(b"\0")[0], window[at + 512 : at + 512 + size], start + at
+def _of_run(run: Run, start: int) -> Iterator[tuple[bytes, slice, int]]:
+    """Name, place of the data in the window, and offset of each member of a run."""
+    for at, begin, size in zip(run.headers.tolist(), run.begins.tolist(), run.sizes.tolist(), strict=True):
+        name = run.window[at : at + 100].partition(b"\0")[0]
+        yield name, slice(at + BLOCK, at + BLOCK + size), start + begin
 
 
 def _finish(reader: ArchiveReader, url: str | None) -> None:
@@ -296,6 +309,8 @@ def expand_and_group(
                 yield done
             _finish(reader, url)
         except Exception as exn:
+            if exn is grouper.failure:
+                raise
             done = grouper.flush_before(_begun(reader))
             if done is not None:
                 yield done

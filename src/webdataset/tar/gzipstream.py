@@ -43,6 +43,9 @@ class GzipStream:
         while not self._ended:
             if self._inflate is None and not self._begin_member():
                 break
+            if self._inflate.eof:
+                self._end_member()
+                continue
             if not self._input:
                 self._input = self._stream.read(_COMPRESSED_READ)
                 if not self._input:
@@ -56,8 +59,6 @@ class GzipStream:
             self._size += len(data)
             if data:
                 return data
-            if self._inflate.eof:
-                self._end_member()
         return b""
 
     def close(self) -> None:

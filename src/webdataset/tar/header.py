@@ -120,6 +120,14 @@ def parse_header(block: bytes) -> Header:
     return Header(name, parse_number(block[SIZE], "size"), kind)
 
 
+def is_header(block: bytes) -> bool:
+    """Whether this is a whole block that can be believed to be a header."""
+    try:
+        return len(block) == BLOCK and parse_header(block) is not None
+    except HeaderError:
+        return False
+
+
 def padding(size: int) -> int:
     """Bytes between the end of `size` bytes of data and the next block."""
     return -size % BLOCK

@@ -20,6 +20,7 @@ from .header import (
     TYPES_WITHOUT_DATA,
     ZERO_BLOCK,
     Header,
+    is_header,
     padding,
     parse_header,
 )
@@ -82,8 +83,8 @@ class ArchiveReader:
         self._stream = stream
         self._globals: dict[bytes, bytes] = {}
         self._source: Source | None = None
+        self._overridden = False
         self._patience = 0
-        self._stored_size = 0
 
     def __iter__(self) -> Iterator[Member | Run]:
         try:
@@ -95,7 +96,7 @@ class ArchiveReader:
         while True:
             start = source.offset
             try:
-                if self.runs and not self._patience and source.available >= WORTH_SCANNING:
+                if self.runs and not self._patience and not self._overridden and source.available >= WORTH_SCANNING:
                     run = scan(source.window, source.pos)
                     self._patience = PATIENCE if run is None or len(run.sizes) < SHORT_RUN else 0
                     if run is not None:
@@ -132,15 +133,13 @@ class ArchiveReader:
         source = self._source
         if source is None or self.ended_without_mark:
             return
-        if source.skip_zeros():
-            source.fill(BLOCK)
-            self.followed = "bytes"
-            try:
-                parse_header(source.window[source.pos : source.pos + BLOCK].ljust(BLOCK, b"\0"))
-                self.followed = "members"
-            except HeaderError:
-                pass
-        source.drain()
+        try:
+            if source.skip_zeros():
+                source.fill(BLOCK)
+                self.followed = "members" if is_header(source.window[source.pos : source.pos + BLOCK]) else "bytes"
+            source.drain()
+        except DataError as exn:
+            raise exn.locate(offset=source.offset)
 
     def _next_member(self, source: Source) -> Member | None:
         """The next ordinary file, None at the end of the archive."""
@@ -164,6 +163,7 @@ class ArchiveReader:
                     records = parse_pax_records(self._extension(source, header, "PAX header"))
                 elif kind == b"g":
                     self._globals.update(parse_pax_records(self._extension(source, header, "PAX header")))
+                    self._overridden = not self._globals.keys().isdisjoint((b"path", b"size"))
                 elif kind == b"L":
                     long_name = self._extension(source, header, "long name").partition(b"\0")[0]
                 elif kind == b"K":

@@ -34,7 +34,7 @@ def _test(first_byte: int, mask: bytes, value: bytes) -> _Test:
 
 _MAGIC = _test(257, b"\xff" * 5, b"ustar")
 _SIZE_IS_OCTAL = (_test(124, b"\xf8" * 4, b"0000"), _test(128, b"\xf8" * 7 + b"\xdf", b"0000000\0"))
-_CHECKSUM_IS_OCTAL = (_test(148, b"\xf8" * 4, b"0000"), _test(152, b"\xf8\xf8\xdf", b"00\0"))
+_CHECKSUM_IS_OCTAL = (_test(148, b"\xf8" * 4, b"0000"), _test(152, b"\xf8\xf8\xdf\xdf", b"00\0\0"))
 
 _EVEN_BYTES = np.uint64(0x00FF00FF00FF00FF)
 _LANES = np.array([0, 16, 32, 48], dtype=np.uint64)
@@ -49,6 +49,7 @@ class Run(NamedTuple):
     Attributes:
         window: the bytes.
         headers: position of each member's header in the window; its data begins 512 bytes later.
+        begins: position of its first header block, which is that of a PAX header where it has one.
         sizes: bytes of data of each member.
         blocks: the header blocks, uint8 of shape (members, 512).
         end: position in the window behind the last member and its padding.
@@ -56,6 +57,7 @@ class Run(NamedTuple):
 
     window: bytes
     headers: NDArray[np.int64]
+    begins: NDArray[np.int64]
     sizes: NDArray[np.int64]
     blocks: NDArray[np.uint8]
     end: int
@@ -82,20 +84,34 @@ def scan(window: bytes, pos: int) -> Run | None:
     times = np.flatnonzero(believable & (kind == 120))
     if len(times):
         steps[times] = _times_only(window_words.view(np.uint8), candidates[times], sizes[times])
-    index, end = _follow(candidates, steps, count)
-    index = index[plain[index]]
-    if not len(index):
+    met = _follow(candidates, steps, count, plain)
+    if not len(met):
         return None
-    return Run(window, candidates[index] * BLOCK + pos, sizes[index], blocks[index], end * BLOCK + pos)
+    members = plain[met]
+    index = met[members]
+    # A PAX header, where there is one, stands right in front of its member.
+    begins = met[np.flatnonzero(members) - np.append(False, ~members[:-1])[members]]
+    end = int(candidates[met[-1]] + steps[met[-1]])
+    return Run(
+        window,
+        candidates[index] * BLOCK + pos,
+        candidates[begins] * BLOCK + pos,
+        sizes[index],
+        blocks[index],
+        end * BLOCK + pos,
+    )
 
 
 def _passes(words: NDArray[np.uint64], test: _Test) -> NDArray[np.bool_]:
     word, mask, value = test
-    return (words[:, word] & mask) == value
+    passes: NDArray[np.bool_] = (words[:, word] & mask) == value
+    return passes
 
 
-def _follow(candidates: NDArray[np.int64], steps: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], int]:
-    """Indices of the candidates that one meets following the steps from block 0, and the block where that ends.
+def _follow(
+    candidates: NDArray[np.int64], steps: NDArray[np.int64], count: int, plain: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Indices of the candidates that one meets following the steps from block 0; the last one is a member.
 
     It ends before a step of 0, before a block that is no candidate, and before a step out of the window.
     """
@@ -109,9 +125,9 @@ def _follow(candidates: NDArray[np.int64], steps: NDArray[np.int64], count: int)
         while (index := index_of.get(at)) is not None and step_of[index]:
             met.append(index)
             at += step_of[index]
-    if met and behind[met[-1]] > count:
+    while met and (behind[met[-1]] > count or not plain[met[-1]]):
         met.pop()
-    return np.array(met, dtype=np.int64), int(behind[met[-1]]) if met else 0
+    return np.array(met, dtype=np.int64)
 
 
 def _checksums_are_right(words: NDArray[np.uint64], blocks: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -137,5 +153,7 @@ def _times_only(view: NDArray[np.uint8], at: NDArray[np.int64], sizes: NDArray[n
     record = view[np.where(inside, at + 1, at), :128]
     length = (record[:, 0].astype(np.int64) - 48) * 10 + record[:, 1] - 48
     last = record[np.arange(len(record)), np.clip(sizes, 1, 100) - 1]
-    fits = inside & (length == sizes) & (sizes > 9) & (sizes < 100) & (last == 10)
+    fits = (
+        inside & (record[:, :2] - 48 < 10).all(axis=1) & (length == sizes) & (sizes > 9) & (sizes < 100) & (last == 10)
+    )
     return np.where(fits & (record[:, 2:9] == _MTIME).all(axis=1), 2, 0)

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..errors import CompressionError, DataError, StreamError, TruncatedError
 from .compression import MAGIC_BYTES, compression_of, open_decompressed
-from .header import BLOCK, ZERO_BLOCK, parse_header
+from .header import BLOCK, ZERO_BLOCK, is_header
 
 SMALLEST_READ = 1 << 13
 LARGEST_READ = 1 << 19
@@ -57,7 +57,7 @@ class Source:
     def _open_compressed(self, stream: Any) -> None:
         self.fill(BLOCK)
         kind = compression_of(self.window[:MAGIC_BYTES])
-        if kind is None or _is_header(self.window[:BLOCK]):
+        if kind is None or is_header(self.window[:BLOCK]):
             return
         if self._file is not None:
             self._file.seek(self._origin)
@@ -161,7 +161,11 @@ class Source:
             if isinstance(exn, OSError):
                 raise StreamError(f"reading failed: {type(exn).__name__}: {exn}") from exn
             raise
-        return data or b""
+        if type(data) is bytes:
+            return data
+        if isinstance(data, str):
+            raise TypeError("the stream gives text: open it in binary mode")
+        return bytes(data) if data else b""
 
     def skip_zeros(self) -> bool:
         """Pass over zero blocks; whether anything follows them."""
@@ -194,16 +198,6 @@ def _regular_file(stream: Any) -> io.FileIO | None:
     except OSError:
         pass
     return None
-
-
-def _is_header(block: bytes) -> bool:
-    if len(block) < BLOCK:
-        return False
-    try:
-        parse_header(block)
-    except DataError:
-        return False
-    return True
 
 
 class _Joined:

@@ -90,5 +90,7 @@ def expand_sparse(data: bytes, pieces: SparseMap, real_size: int) -> bytes:
         out.append(bytes(offset - filled))
         out.append(data[used : used + length])
         filled, used = offset + length, used + length
+    if used != len(data):
+        raise HeaderError("the sparse map does not fit the member")
     out.append(bytes(real_size - filled))
     return b"".join(out)

@@ -1,0 +1,273 @@
+"""DataPipeline and the fluid interface: stages, epochs, length, fusing, empty data sets."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+import webdataset as wds
+from helpers import tar_bytes, write_shards
+from webdataset.errors import EmptyDatasetError
+from webdataset.pipeline import fuse_stages
+
+
+@pytest.fixture
+def urls(tmp_path):
+    return write_shards(tmp_path, shards=10, samples=3)
+
+
+def keys(dataset):
+    return [sample["__key__"] for sample in dataset]
+
+
+def order_of_shards(dataset):
+    """Digits of the shards in the order in which their samples come."""
+    seen = dict.fromkeys(int(Path(sample["__url__"]).stem.rpartition("-")[2]) for sample in dataset)
+    return " ".join(map(str, seen))
+
+
+def count_to(n):
+    yield from range(n)
+
+
+def plus_one(data):
+    for item in data:
+        yield item + 1
+
+
+def test_sources_and_stages_of_every_kind():
+    """The first stage may be a list, a callable without arguments or another pipeline; later ones are callables."""
+    assert [1, 2] == list(wds.DataPipeline(range(2), plus_one))
+    assert [1, 2, 3] == list(wds.DataPipeline(lambda: count_to(3), plus_one))
+    inner = wds.DataPipeline(lambda: count_to(3))
+    assert [1, 2, 3] == list(wds.DataPipeline(inner, None, plus_one))
+    assert [2, 3, 4] == list(wds.DataPipeline(lambda: count_to(3), [plus_one, plus_one]))
+
+
+def test_a_stage_that_was_not_called_is_named():
+    """`wds.shuffle` without parentheses in a pipeline is an error that shows how to write it."""
+    with pytest.raises(TypeError, match=r"_shuffle.* was not called|write .*shuffle\(\.\.\.\)"):
+        list(wds.DataPipeline(lambda: count_to(3), wds.shuffle))
+
+
+def test_what_is_no_stage_is_refused_with_its_repr():
+    """A number in a pipeline is a ValueError that shows it."""
+    with pytest.raises(ValueError, match="17: not a valid pipeline stage"):
+        list(wds.DataPipeline(lambda: count_to(3), 17))
+    with pytest.raises(IndexError, match="no stages"):
+        list(wds.DataPipeline())
+
+
+def test_builders_leave_the_original_alone_and_setters_do_not(urls):
+    """compose and the fluid methods give a new object; with_epoch, repeat and with_length set this one."""
+    dataset = wds.WebDataset(urls)
+    assert dataset.map(len) is not dataset
+    assert len(dataset.pipeline) + 1 == len(dataset.map(len).pipeline)
+    for same in (dataset.with_length(7), dataset.repeat(2), dataset.with_epoch(3)):
+        assert same is dataset
+    assert 7 == len(dataset)
+    assert 7 == len(dataset.map(len))
+
+
+def test_a_stream_has_no_length_but_is_true(urls):
+    """len() of a stream is a TypeError that says how to set one; bool() is true; list() works."""
+    dataset = wds.WebDataset(urls)
+    with pytest.raises(TypeError, match=r"with_length\(n\)"):
+        len(dataset)
+    assert dataset
+    assert 30 == len(list(dataset))
+
+
+def test_with_epoch_cuts_and_repeats(urls):
+    """An epoch is as long as asked, shorter or longer than the data; every iteration begins anew."""
+    assert 7 == len(list(wds.WebDataset(urls).with_epoch(7)))
+    assert 70 == len(list(wds.WebDataset(urls).with_epoch(70)))
+    dataset = wds.WebDataset(urls).with_epoch(3)
+    assert keys(dataset) == keys(dataset)
+    assert 60 == len(list(wds.WebDataset(urls).repeat(2)))
+    assert 10 == len(list(wds.WebDataset(urls).repeat(1, nbatches=10)))
+    assert 45 == len(list(islice(wds.WebDataset(urls, repeat=True), 45)))
+
+
+def test_shard_order_follows_the_published_golden_order_and_changes_each_epoch(urls):
+    """shardshuffle with seed 5 gives the published order first, another order in each later epoch, the same again."""
+    dataset = wds.WebDataset(urls, shardshuffle=10, seed=5)
+    orders = [order_of_shards(dataset) for _ in range(3)]
+    assert "9 4 5 6 7 8 0 1 3 2" == orders[0]
+    assert 3 == len(set(orders))
+    again = wds.WebDataset(urls, shardshuffle=10, seed=5)
+    assert orders == [order_of_shards(again) for _ in range(3)]
+    detshuffled = wds.WebDataset(urls, shardshuffle=10, detshuffle=True, seed=5)
+    assert ["9 4 5 6 7 8 0 1 3 2", "9 1 7 6 2 0 4 3 8 5"] == [order_of_shards(detshuffled) for _ in range(2)]
+
+
+def test_set_epoch_gives_the_order_of_that_epoch(urls):
+    """set_epoch(2) makes the next pass the third one; later passes count on."""
+    dataset = wds.WebDataset(urls, shardshuffle=10, seed=5)
+    orders = [order_of_shards(dataset) for _ in range(4)]
+    assert 4 == dataset.epoch
+    dataset.set_epoch(2)
+    assert orders[2:] == [order_of_shards(dataset) for _ in range(2)]
+
+
+def test_the_seed_comes_from_the_environment_by_default(urls, monkeypatch):
+    """Without a seed WDS_SEED counts, and 0 without that."""
+    default = order_of_shards(wds.WebDataset(urls, shardshuffle=10))
+    assert default == order_of_shards(wds.WebDataset(urls, shardshuffle=10, seed=0))
+    monkeypatch.setenv("WDS_SEED", "5")
+    assert "9 4 5 6 7 8 0 1 3 2" == order_of_shards(wds.WebDataset(urls, shardshuffle=10))
+    monkeypatch.setenv("WDS_SEED", "five")
+    with pytest.raises(ValueError, match="WDS_SEED must be an integer, got 'five'"):
+        wds.WebDataset(urls)
+
+
+def test_the_eight_published_stages_can_be_edited(urls):
+    """pipeline holds the eight stages of the published package, and an edited list gives the same samples."""
+    dataset = wds.WebDataset(urls, shardshuffle=10)
+    assert 8 == len(dataset.pipeline)
+    assert "shuffle" in str(dataset.pipeline[3])
+    expected = keys(wds.WebDataset(urls))
+    edited = wds.WebDataset(urls)
+    edited.pipeline.insert(len(edited.pipeline) - 2, lambda files: (file for file in files))
+    assert len(fuse_stages(edited.pipeline)) == len(edited.pipeline)
+    assert expected == keys(edited)
+    plain = wds.WebDataset(urls)
+    assert len(fuse_stages(plain.pipeline)) == len(plain.pipeline) - 1
+
+
+@pytest.mark.parametrize("options", [{}, {"select_files": lambda name: True}], ids=["fused", "stages"])
+def test_samples_of_local_shards_have_their_place(urls, options):
+    """Samples are dicts of key, url, local path and the fields as bytes, fused or not."""
+    sample = next(iter(wds.WebDataset(urls, **options)))
+    assert {
+        "__key__": "000000",
+        "__url__": urls[0],
+        "__local_path__": urls[0],
+        "cls": b"0",
+        "txt": b"text 0",
+    } == sample
+
+
+def test_select_and_rename_files(urls):
+    """select_files leaves members out; rename_files changes the names that are grouped."""
+    assert {"txt"} == {name for sample in wds.WebDataset(urls, select_files=lambda name: name.endswith("txt"))
+                       for name in sample if not name.startswith("__")}  # fmt: skip
+    renamed = wds.WebDataset(urls, rename_files=lambda name: name.replace(".txt", ".caption"))
+    assert b"text 0" == next(iter(renamed))["caption"]
+
+
+def test_an_empty_data_set_is_an_error_that_names_it(tmp_path):
+    """Shards without a sample end in EmptyDatasetError with the pattern; empty_check=False accepts them."""
+    (tmp_path / "none.tar").write_bytes(tar_bytes({"README": b"x"}))
+    pattern = str(tmp_path / "{none,none}.tar")
+    with pytest.raises(EmptyDatasetError, match=r"none,none}\.tar: no sample found"):
+        list(wds.WebDataset(pattern))
+    assert [] == list(wds.WebDataset(pattern, empty_check=False))
+
+
+def test_a_reader_with_nothing_to_do_is_no_error(urls, monkeypatch):
+    """With more readers than shards every sample still comes once, and idle readers end quietly."""
+    got = []
+    for rank in range(4):
+        for worker in range(4):
+            for name, value in {"RANK": rank, "WORLD_SIZE": 4, "WORKER": worker, "NUM_WORKERS": 4}.items():
+                monkeypatch.setenv(name, str(value))
+            got += keys(wds.WebDataset(urls))
+    assert sorted(keys_of(urls)) == sorted(got)
+
+
+def keys_of(urls):
+    return [f"{number:06d}" for number in range(3 * len(urls))]
+
+
+def test_shuffling_before_the_split_is_the_same_in_all_readers(urls, monkeypatch):
+    """A shuffle in front of split_by_worker draws the same order everywhere, so nothing is lost or doubled."""
+    monkeypatch.setenv("NUM_WORKERS", "3")
+    got = []
+    for worker in range(3):
+        monkeypatch.setenv("WORKER", str(worker))
+        pipeline = wds.DataPipeline(
+            wds.SimpleShardList(urls), wds.shuffle(100), wds.split_by_worker, wds.tarfile_to_samples()
+        )
+        got += keys(pipeline)
+    assert sorted(keys_of(urls)) == sorted(got)
+
+
+def test_wrong_arguments_say_what_is_right(urls):
+    """Wrong values of arguments of WebDataset are refused with the ones that are right."""
+    with pytest.raises(ValueError, match='mode must be None or "resampled"'):
+        wds.WebDataset(urls, mode="fast")
+    with pytest.raises(ValueError, match='torn must be "warn" or "error"'):
+        wds.WebDataset(urls, torn="merge")
+    with pytest.raises(TypeError, match="seed must be an integer"):
+        wds.WebDataset(urls, seed="five")
+    with pytest.raises(TypeError, match="cannot handle"):
+        wds.WebDataset(17)
+    with pytest.raises(ValueError, match="no dataset descriptions"):
+        wds.WebDataset("set.yaml")
+
+
+def test_a_missing_shard_goes_to_the_handler(urls, tmp_path):
+    """A shard that is not there is a FileNotFoundError with its path; with a handler the others are read."""
+    missing = str(tmp_path / "missing.tar")
+    with pytest.raises(FileNotFoundError, match=r"missing\.tar"):
+        list(wds.WebDataset([*urls, missing]))
+    seen = []
+    dataset = wds.WebDataset([missing, *urls], handler=lambda exn: seen.append(exn) or True)
+    assert keys_of(urls) == keys(dataset)
+    assert [missing] == [exn.url for exn in seen]
+
+
+def test_pipelines_pickle_whole(urls):
+    """A pickled pipeline gives the same samples, its length and epoch too."""
+    dataset = wds.WebDataset(urls, shardshuffle=10).shuffle(5).decode().to_tuple("txt", "cls").batched(4).with_length(8)
+    first = list(dataset)
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert (8, 1) == (len(copy), copy.epoch)
+    copy.set_epoch(0)
+    assert [list(map(list, batch)) for batch in first] == [list(map(list, batch)) for batch in copy]
+
+
+def test_streams_are_closed_when_the_consumer_stops(urls):
+    """After an early break no shard is open any more."""
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        for _sample in wds.WebDataset(urls).shuffle(4, initial=1).map(lambda sample: sample):
+            break
+    assert before == len(os.listdir("/proc/self/fd"))
+
+
+def test_streaming_writes_nothing_anywhere(urls, tmp_path):
+    """Without HOME and where nothing may be written, created or made, shards are streamed all the same."""
+    program = f"""
+import sys, os
+def forbid(event, args):
+    writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+    if event in ("os.mkdir", "os.rename") or (event == "open" and isinstance(args[2], int) and args[2] & writes):
+        raise PermissionError(event, args)
+sys.dont_write_bytecode = True
+sys.addaudithook(forbid)
+import webdataset as wds
+print(sum(1 for sample in wds.WebDataset({urls!r}, shardshuffle=5).shuffle(5).decode()))
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "TMPDIR")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], env=environment, capture_output=True, text=True, cwd="/"
+    )
+    assert ("30\n", "") == (done.stdout, done.stderr)
+
+
+def test_a_thousand_bare_shards_of_any_names(tmp_path):
+    """1,000 shards with names of all sorts, without index or metadata, are read as they are listed."""
+    names = [f"{'ü#?% '[number % 5]}{number}.{['tar', 'bin', 'x'][number % 3]}" for number in range(1000)]
+    data = tar_bytes({"a.txt": b"x"})
+    for name in names:
+        (tmp_path / name).write_bytes(data)
+    urls = [str(tmp_path / name) for name in names]
+    assert urls == [sample["__url__"] for sample in wds.WebDataset(urls)]
