@@ -239,7 +239,7 @@ def printable(text: str, limit: int = 200) -> str:
     return shown if len(shown) <= limit else f"{shown[:limit]}…({len(shown)} characters)"
 
 
-_PRIVATE = "authorization|token|secret|password|passwd|api[_-]?key|access[_-]?key|signature"
+_PRIVATE = "authorization|bearer|token|secret|password|passwd|api[_-]?key|access[_-]?key|signature"
 
 
 def public_url(url: str) -> str:
@@ -253,6 +253,7 @@ def public_url(url: str) -> str:
     elif url.startswith("pipe:"):
         url = re.sub(r"(?<=://)[^/@\s]*@", "", url)
         url = re.sub(r"(https?://[^\s'\"?]*)\?[^\s'\"]*", r"\1", url)
-        url = re.sub(rf"(?i)((?:{_PRIVATE})[\w-]*\s*[:=]\s*)(?:(?:bearer|basic|token)\s+)?[^\s'\"]+", r"\1…", url)
+        named = rf"(?:{_PRIVATE})[\w-]*\s*[:=]\s*|--[\w-]*(?:{_PRIVATE})[\w-]*\s+"
+        url = re.sub(rf"(?i)({named})(['\"]?)(?:(?:bearer|basic|token)\s+)?[^\s'\"]+", r"\1\2…", url)
         url = re.sub(r"(?<=\s)(-u|--user|--proxy-user)(\s+|=)(['\"]?)[^\s'\":]*:[^\s'\"]+", r"\1\2\3…", url)
     return printable(url, 500)
