@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
+
+import pytest
 
 
 def tar_bytes(
@@ -23,6 +26,18 @@ def tar_bytes(
                 setattr(member, attribute, value)
             tar.addfile(member, io.BytesIO(data))
     return out.getvalue()
+
+
+def foreign_data() -> Path:
+    """The folder of archives written by other tools: `foreign` in WDS_TESTDATA, by default beside the project."""
+    project = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("WDS_TESTDATA") or project.parent / "shared" / "data") / "foreign"
+    if not folder.is_dir():
+        reason = f"{folder} is absent: WDS_TESTDATA names the folder that holds it"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
 
 
 def write_shards(folder: Path, shards: int, samples: int, pattern: str = "shard-{:04d}.tar") -> list[str]:

@@ -200,7 +200,7 @@ class Decoder:
             return self.decode1(field, bytes(value))
         if self.partial:
             return value
-        raise TypeError(
+        raise ValueError(
             f"the value is {type(value).__name__}, not bytes;"
             " if it was decoded before, pass partial=True to let it through"
         )

@@ -46,6 +46,8 @@ def npy_loads(data: bytes) -> np.ndarray[Any, Any]:
 
 def _load_any(data: bytes) -> np.ndarray[Any, Any]:
     shape, fortran, dtype, end = _read_header(data)
+    if not (isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)):
+        raise ValueError(f"npy header with the shape {shape!r:.60}")
     if dtype.hasobject:
         raise ValueError("npy array of Python objects: they are pickles, which npy fields never load")
     count = math.prod(shape)
@@ -90,10 +92,7 @@ def _parse_header(data: bytes, version: tuple[int, ...], end: int) -> tuple[tupl
         header = ast.literal_eval(data[12:end].decode("utf-8"))
         if not isinstance(header, dict) or header.keys() != {"descr", "fortran_order", "shape"}:
             raise ValueError("npy header does not name exactly descr, fortran_order and shape")
-        shape, fortran = header["shape"], header["fortran_order"]
-        if not (isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)):
-            raise ValueError(f"npy header has the shape {shape!r:.60}")
-        return shape, bool(fortran), np.lib.format.descr_to_dtype(header["descr"])
+        return header["shape"], bool(header["fortran_order"]), np.lib.format.descr_to_dtype(header["descr"])
     stream = io.BytesIO(data[8:end])
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(stream)

@@ -70,7 +70,7 @@ def _cbor(purpose: str) -> Any:
         try:
             return importlib.import_module(module)
         except ModuleNotFoundError as exn:
-            if exn.name not in ("cbor2", "cbor"):
+            if exn.name not in ("cbor2", "cbor", "cbor.cbor"):
                 raise
     raise MissingDependencyError(f"{purpose} needs cbor2 or cbor: pip install cbor2", name="cbor2")
 

@@ -46,7 +46,7 @@ def describe(exn: Exception, data: Any) -> str:
     text = printable(" ".join(str(exn).split()), 500)
     if text.startswith("invalid literal for int()"):
         return f"not an integer: {start(data)}"
-    if isinstance(exn, WebDatasetError) or (type(exn) is ValueError and text):
+    if isinstance(exn, WebDatasetError) or (type(exn) in (ValueError, EOFError) and text):
         return text
     what = f"{type(exn).__name__}: {text}" if text else type(exn).__name__
     return f"{what}; the field starts with {start(data)}" if isinstance(data, bytes) else what

@@ -20,6 +20,7 @@ import collections
 import datetime
 import io
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,7 @@ allowed_globals: set[str] = set()
 
 REFUSED = (
     "this pickle asks for {name}, which is not among the safe types; if you trust the data, add the name to"
-    ' webdataset.autodecode.allowed_globals, or decode with wds.handle_extension("pyd pickle pkl", pickle.loads)'
+    " webdataset.autodecode.allowed_globals (the text of webdataset.codecs.pickles has other ways)"
 )
 
 
@@ -122,8 +123,8 @@ def unpickle_loads(data: bytes) -> Any:
 def torch_loads(data: bytes) -> Any:
     """The value in a torch file, on the CPU.
 
-    With `webdataset.autodecode.pytorch_weights_only` true (the default), torch's own restricted
-    unpickler reads it: tensors, builtin containers and scalars.
+    With `webdataset.autodecode.pytorch_weights_only` true (the default), torch's restricted unpickler
+    reads it, and the one of this package what torch refuses: the types are those of pickles.
 
     Raises:
         SecurityError: the file holds something else, or WDS_SECURE is on.
@@ -138,9 +139,16 @@ def torch_loads(data: bytes) -> Any:
     except pickle.UnpicklingError as exn:
         if not weights_only:
             raise
-        reason = printable(" ".join(str(exn).split()), 300)
+        if data[:2] == b"PK":  # torch refuses numpy arrays, which are safe types here
+            from .rebuild import load_torch_archive
+
+            return load_torch_archive(data)
+        fact = re.search(r"(unsupported (global|class)|can only)[^\n]*", str(exn), re.IGNORECASE)
+        if fact is None:
+            raise ValueError("not a torch file, or a damaged one") from exn
+        reason = printable(fact[0].split(". ")[0].rstrip("."))
         raise SecurityError(
-            f"torch refuses this file as more than tensors and plain containers ({reason});"
+            f"torch refuses to load this file: {reason};"
             " if you trust the data, set webdataset.autodecode.pytorch_weights_only = False"
         ) from exn
 

@@ -12,6 +12,7 @@ import io
 import math
 import pickle
 import re
+import types
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -230,3 +231,17 @@ _BUILD: tuple[tuple[type, Callable[[Any, Any], None]], ...] = (
     (np.dtype, _build_dtype),
     (collections.OrderedDict, _build_ordered),
 )
+
+
+def load_torch_archive(data: bytes) -> Any:
+    """The value in a torch file (the zip kind), on the CPU, read with CarefulUnpickler.
+
+    Raises:
+        SecurityError: the file names a type that is not safe, or holds TorchScript.
+    """
+    import torch
+
+    if any(name == "constants.pkl" for name in torch._C.PyTorchFileReader(io.BytesIO(data)).get_all_records()):
+        raise SecurityError("this torch file holds TorchScript, a program; load it with torch.jit.load if you trust it")
+    careful = types.SimpleNamespace(__name__=__name__, Unpickler=CarefulUnpickler)
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False, pickle_module=careful)
