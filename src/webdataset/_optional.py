@@ -15,4 +15,4 @@ def require(module: str, pip_name: str, purpose: str) -> Any:
     except ModuleNotFoundError as exn:
         if exn.name is None or not (module == exn.name or module.startswith(exn.name + ".")):
             raise  # the package is there; something that it needs is not
-        raise MissingDependencyError(f"{purpose} needs {module}: pip install {pip_name}", name=module) from exn
+        raise MissingDependencyError(f"{purpose} needs {pip_name}: pip install {pip_name}", name=module) from exn
