@@ -4,7 +4,7 @@
         open_read(server.url("/a.tar"))
 
 `server.requests` lists what was asked, `server.uploads` holds what was PUT. The end of the block closes every
-connection and joins every thread. Request and response headers keep the spelling of the sender.
+connection and joins every thread.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,11 @@ def html_page(text: str = "please log in") -> Page:
 
 @dataclass(frozen=True)
 class Request:
-    """One request as the server saw it; the path includes the query."""
+    """One request as the server saw it; the path includes the query, names of headers have no case."""
 
     method: str
     path: str
-    headers: Mapping[str, str]
+    headers: Message
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -99,7 +100,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.answer(page, with_body=True)
 
     def find(self) -> Page:
-        self.server.requests.append(Request(self.command, self.path, dict(self.headers)))
+        self.server.requests.append(Request(self.command, self.path, self.headers))
         return self.server.page(urllib.parse.unquote(urllib.parse.urlsplit(self.path).path))
 
     def received(self) -> bytes | None:

@@ -106,7 +106,12 @@ class HttpReader(io.BufferedIOBase):
         view = memoryview(buffer).cast("B")
         done = 0
         while done < view.nbytes:
-            data = self._read(min(view.nbytes - done, PIECE))
+            try:
+                data = self._read(min(view.nbytes - done, PIECE))
+            except ConnectionLostError:
+                if done:
+                    break  # it comes again with the next read
+                raise
             if not data:
                 break
             view[done : done + len(data)] = data

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from ..errors import DataError
 from .http import TIMEOUTS, give_up, send, timeout_pair
 from .status import connection_error, status_error
 
@@ -43,15 +42,9 @@ class HttpWriter(io.BufferedIOBase):
     ) -> None:
         self.url = url
         self._owner = os.getpid()
-        self._timeouts = timeout_pair(timeout)
         self._buffer = bytearray()
-        self._queue: queue.Queue[bytes | None] = queue.Queue(QUEUED)
-        self._abandoned = False
-        self._failure: DataError | None = None
         self._reported = False
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._send, args=(headers,), name="webdataset upload", daemon=True)
-        self._thread.start()
+        self._sender = _Sender(url, headers, timeout_pair(timeout))
 
     def writable(self) -> bool:
         """True."""
@@ -84,14 +77,11 @@ class HttpWriter(io.BufferedIOBase):
             super().close()  # a forked copy: the upload belongs to its parent
             return
         try:
-            if not self._done.is_set():
-                self._hand_over()
-                self._queue.put(None)
-            self._thread.join()
+            self._hand_over()
+            self._sender.finish()
             if not self._reported:
                 self._check()
         finally:
-            self._abandoned = True
             super().close()
 
     def abort(self) -> None:
@@ -99,9 +89,7 @@ class HttpWriter(io.BufferedIOBase):
         if self.closed:
             return
         if self._owner == os.getpid():
-            self._abandoned = True
-            self._queue.put(None)
-            self._thread.join()
+            self._sender.abandon()
         super().close()
 
     def __exit__(
@@ -118,37 +106,72 @@ class HttpWriter(io.BufferedIOBase):
 
     def _hand_over(self) -> None:
         if self._buffer:
-            self._queue.put(bytes(self._buffer))
+            self._sender.put(bytes(self._buffer))
             self._buffer.clear()
 
     def _check(self) -> None:
-        if self._done.is_set() and self._failure is not None:
+        failure = self._sender.failure
+        if failure is not None:
             self._reported = True
-            raise self._failure
+            raise failure
+
+
+class _Sender:
+    """The thread that sends, and its queue; it does not know the writer, so that a forgotten writer can be noticed.
+
+    Attributes:
+        failure: why the upload has failed, None as long as it has not.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str] | None, timeouts: tuple[float, float]) -> None:
+        self.failure: Exception | None = None
+        self._url = url
+        self._headers = headers
+        self._timeouts = timeouts
+        self._queue: queue.Queue[bytes | None] = queue.Queue(QUEUED)
+        self._abandoned = False
+        self._ended = False
+        self._thread = threading.Thread(target=self._send, name="webdataset upload", daemon=True)
+        self._thread.start()
+
+    def put(self, chunk: bytes | None) -> None:
+        """Queue a chunk, waiting for room; after the end of the request it is thrown away."""
+        if not self._ended:
+            self._queue.put(chunk)
+
+    def finish(self) -> None:
+        """End the body and wait for the answer."""
+        self.put(None)
+        self._thread.join()
+
+    def abandon(self) -> None:
+        """Break off the body and wait for the thread."""
+        self._abandoned = True
+        self.finish()
 
     def _chunks(self) -> Iterator[bytes]:
-        while (chunk := self._queue.get()) is not None:
-            if self._abandoned:
-                raise _AbandonedError
+        while (chunk := self._queue.get()) is not None and not self._abandoned:
             yield chunk
         if self._abandoned:
             raise _AbandonedError
 
-    def _send(self, headers: Mapping[str, str] | None) -> None:
+    def _send(self) -> None:
         from urllib3.exceptions import HTTPError
 
         try:
-            response = send("PUT", self.url, headers, self._timeouts, body=self._chunks(), retries=False)
+            response = send("PUT", self._url, self._headers, self._timeouts, body=self._chunks(), retries=False)
             status, reason, answered = response.status, response.reason, response.headers
             give_up(response)
             if not 200 <= status < 300:
-                self._failure = status_error(self.url, status, reason, answered)
+                self.failure = status_error(self._url, status, reason, answered)
         except _AbandonedError:
             pass
         except (HTTPError, OSError) as exn:
-            self._failure = connection_error(self.url, exn, self._timeouts)
+            self.failure = connection_error(self._url, exn, self._timeouts)
+        except Exception as exn:
+            self.failure = exn
         finally:
-            self._done.set()
+            self._ended = True
             with contextlib.suppress(queue.Empty):
                 while True:  # a writer may be waiting for room
                     self._queue.get_nowait()
