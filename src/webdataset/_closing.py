@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -10,3 +12,12 @@ def close_source(source: Any) -> None:
     close = getattr(source, "close", None)
     if close is not None:
         close()
+
+
+@contextmanager
+def closing_source(source: Any) -> Iterator[None]:
+    """Close the source when the block is left, however that happens."""
+    try:
+        yield
+    finally:
+        close_source(source)

@@ -16,11 +16,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from ._closing import close_source, closing_source
 from ._stage import pipelinefilter
 from ._types import Handler, Sample
 from .errors import DataError, public_url
+from .grouping import Grouper
 from .handlers import reraise_exception
-from .samples import Grouper, KeyRule, base_plus_ext, decode_name, is_metadata_member, valid_sample
+from .samples import KeyRule, base_plus_ext, decode_name, is_metadata_member, valid_sample
 from .tar.header import BLOCK
 from .tar.reader import ArchiveReader, Member
 from .tar.scan import Run
@@ -47,16 +49,17 @@ def url_opener(data: Iterable[dict[str, Any]], handler: Handler = reraise_except
     """Open each `{"url": ...}` with `gopen(url, **kw)` and add the stream as `"stream"`."""
     from .gopen import gopen
 
-    for source in data:
-        url = source["url"]
-        try:
-            stream = gopen(url, **kw)
-        except Exception as exn:
-            if handler(locate_shard(exn, url)):
-                continue
-            return
-        source["stream"] = stream
-        yield source
+    with closing_source(data):
+        for source in data:
+            url = source["url"]
+            try:
+                stream = gopen(url, **kw)
+            except Exception as exn:
+                if handler(locate_shard(exn, url)):
+                    continue
+                return
+            source["stream"] = stream
+            yield source
 
 
 class _Archive:
@@ -191,24 +194,25 @@ def tar_file_expander(
     A damaged archive goes to the handler: true goes on with the next one, false ends the stage.
     Streams are closed. `eof_value`, unless None, is given after each archive.
     """
-    for source in data:
-        url, stream = _url_and_stream(source)
-        local_path = source.get("local_path")
-        try:
-            for member in _members(
-                stream, r"__[^/]*__($|/)", select_files, rename_files, ignore_zeros, _Archive(), url
-            ):
-                member["__url__"] = url
-                if local_path is not None:
-                    member["__local_path__"] = local_path
-                yield member
-        except Exception as exn:
-            if not handler(locate_shard(exn, url)):
-                return
-        finally:
-            close_stream(stream)
-        if eof_value is not None:
-            yield eof_value
+    with closing_source(data):
+        for source in data:
+            url, stream = _url_and_stream(source)
+            local_path = source.get("local_path")
+            try:
+                for member in _members(
+                    stream, r"__[^/]*__($|/)", select_files, rename_files, ignore_zeros, _Archive(), url
+                ):
+                    member["__url__"] = url
+                    if local_path is not None:
+                        member["__local_path__"] = local_path
+                    yield member
+            except Exception as exn:
+                if not handler(locate_shard(exn, url)):
+                    return
+            finally:
+                close_source(stream)
+            if eof_value is not None:
+                yield eof_value
 
 
 def group_by_keys(
@@ -263,6 +267,8 @@ def group_by_keys(
         if done is not None:
             yield done
         raise
+    finally:
+        close_source(data)
     done = _last_sample(grouper, archive)
     if done is not None:
         yield done
@@ -290,35 +296,36 @@ def expand_and_group(
     torn: str = "warn",
 ) -> Iterator[Sample]:
     """`tar_file_expander` and `group_by_keys` in one: the same samples, several times as fast."""
-    for source in data:
-        url, stream = _url_and_stream(source)
-        grouper = Grouper(url, source.get("local_path"), group_handler or handler, torn=torn)
-        reader = ArchiveReader(stream, _may_be_field, ignore_zeros=ignore_zeros)
-        try:
-            for item in reader:
-                if isinstance(item, Run):
-                    yield from grouper.add_run(item, reader.window_start)
-                elif item.data is not None:
-                    done = grouper.add(decode_name(item.name), item.data, item.offset)
-                    if done is not None:
-                        yield done
-                if grouper.stopped:
+    with closing_source(data):
+        for source in data:
+            url, stream = _url_and_stream(source)
+            grouper = Grouper(url, source.get("local_path"), group_handler or handler, torn=torn)
+            reader = ArchiveReader(stream, _may_be_field, ignore_zeros=ignore_zeros)
+            try:
+                for item in reader:
+                    if isinstance(item, Run):
+                        yield from grouper.add_run(item, reader.window_start)
+                    elif item.data is not None:
+                        done = grouper.add(decode_name(item.name), item.data, item.offset)
+                        if done is not None:
+                            yield done
+                    if grouper.stopped:
+                        return
+                done = grouper.flush()
+                if done is not None:
+                    yield done
+                _finish(reader, url)
+            except Exception as exn:
+                if exn is grouper.failure:
+                    raise
+                done = grouper.flush_before(_begun(reader))
+                if done is not None:
+                    yield done
+                if not handler(locate_shard(exn, url)):
                     return
-            done = grouper.flush()
-            if done is not None:
-                yield done
-            _finish(reader, url)
-        except Exception as exn:
-            if exn is grouper.failure:
-                raise
-            done = grouper.flush_before(_begun(reader))
-            if done is not None:
-                yield done
-            if not handler(locate_shard(exn, url)):
-                return
-        finally:
-            reader.close()
-            close_stream(stream)
+            finally:
+                reader.close()
+                close_source(stream)
 
 
 def _may_be_field(raw: bytes) -> bool:
@@ -356,10 +363,3 @@ def locate_shard(exn: Exception, url: str) -> Exception:
         return exn.locate(url=url)
     exn.add_note(f"in shard {public_url(str(url))}")
     return exn
-
-
-def close_stream(stream: Any) -> None:
-    """Close a stream that may lack a `close`."""
-    close = getattr(stream, "close", None)
-    if close is not None:
-        close()

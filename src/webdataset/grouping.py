@@ -1,0 +1,212 @@
+"""Members, one by one or in runs -> samples: neighbours with one key. Pure.
+
+`Grouper` follows the rule in `samples` for one shard. For whole runs of plain members it has `runs`
+build all samples but the first and the last, which may reach out of the run.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from ._types import Handler, Sample
+from .errors import DuplicateFieldError, TornSampleError, printable, public_url
+from .runs import FieldNames, build_samples, split_names
+from .samples import METADATA, KeyRule, base_plus_ext, decode_name, is_metadata_member, valid_sample
+from .tar.header import BLOCK
+from .tar.scan import Run
+
+KEYS_REMEMBERED = 200_000
+"""So many keys of a shard are kept to notice a sample that was torn apart."""
+
+
+class Grouper:
+    """Members of one shard in, samples out.
+
+    Args:
+        url: becomes `__url__`.
+        local_path: becomes `__local_path__` where given.
+        handler: asked when a sample has a field twice; true drops the sample and goes on.
+        torn: "warn" or "error" when a key comes back later in the shard with a part of a sample.
+        keys, lcase, suffixes: as `tariterators.group_by_keys` has them; for `add` only, runs follow
+            the naming rule.
+
+    Attributes:
+        stopped: the handler wanted no more.
+        failure: what the handler raised.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        local_path: str | None,
+        handler: Handler,
+        *,
+        torn: str = "warn",
+        keys: KeyRule = base_plus_ext,
+        lcase: bool = True,
+        suffixes: frozenset[str] | None = None,
+    ) -> None:
+        self.url = url
+        self.local_path = local_path
+        self.handler = handler
+        self.stopped = False
+        self.failure: Exception | None = None
+        self._torn = torn
+        self._keys = keys
+        self._lcase = lcase
+        self._suffixes = suffixes
+        self._key: str | None = None
+        self._sample: Sample = {}
+        self._rejected = False
+        self._offset: int | None = None
+        self._fields = FieldNames()
+        self._seen = _SeenKeys(url, torn)
+
+    def add(self, name: str, data: Any, offset: int | None) -> Sample | None:
+        """Take one member; the sample that it completes, if any."""
+        key, field = self._keys(name)
+        if key is None or field is None:
+            return None
+        done = None
+        if key != self._key:
+            done = self.flush()
+            self._key, self._offset = key, offset
+            self._sample = {"__key__": key, "__url__": self.url}
+        sample = self._sample
+        if self._lcase:
+            field = field.lower()
+        if field in METADATA or self._rejected or (self._suffixes is not None and field not in self._suffixes):
+            return done
+        if field in sample:
+            self._reject(name, key, field, offset)
+            return done
+        sample[field] = data
+        self._fields.names.add(field)
+        if len(sample) == 3 and self.local_path is not None:
+            sample["__local_path__"] = self.local_path
+        return done
+
+    def flush(self) -> Sample | None:
+        """The sample under construction, now complete, if there is one that may be delivered."""
+        sample, rejected = self._sample, self._rejected
+        self._key, self._sample, self._rejected = None, {}, False
+        if rejected or not valid_sample(sample):
+            return None
+        self._seen.add([sample], [self._offset], self._fields.names)
+        return sample
+
+    def flush_before(self, damaged: str | None) -> Sample | None:
+        """As `flush`, when the archive is damaged in this member (None: between members).
+
+        The header of a member with another key proves that the sample before it is whole; otherwise
+        the sample under construction is given up.
+        """
+        if damaged is not None and self._keys(damaged)[0] not in (None, self._key):
+            return self.flush()
+        return None
+
+    def add_run(self, run: Run, start: int) -> Iterator[Sample]:
+        """Take a run of members, `start` being the offset of its window; the samples that it completes."""
+        split = split_names(run)
+        if split is None or len(split.first) < 3 or self._torn == "error":
+            yield from self._add_each(run, start, 0, len(run.sizes))
+            return
+        # The first sample of the run may have begun before it and the last may go on behind it.
+        second, last = split.first[1], split.first[-1]
+        yield from self._add_each(run, start, 0, second)
+        if self.stopped:
+            return
+        samples = build_samples(run, split, second, last, self.url, self.local_path, self._fields)
+        if samples is None:
+            yield from self._add_each(run, start, second, last)
+        else:
+            done = self.flush()
+            if done is not None:
+                yield done
+            offsets = run.begins[split.first[1:-1]] + start
+            self._seen.add(samples, offsets, self._fields.names)
+            yield from samples
+        if not self.stopped:
+            yield from self._add_each(run, start, last, len(run.sizes))
+
+    def _add_each(self, run: Run, start: int, begin: int, end: int) -> Iterator[Sample]:
+        """The members `begin` to `end` (exclusive) of a run, one by one."""
+        window = run.window
+        for at, first, size in zip(
+            run.headers[begin:end].tolist(), run.begins[begin:end].tolist(), run.sizes[begin:end].tolist(), strict=True
+        ):
+            name = decode_name(window[at : at + 100].partition(b"\0")[0])
+            if is_metadata_member(name):
+                continue
+            done = self.add(name, window[at + BLOCK : at + BLOCK + size], start + first)
+            if done is not None:
+                yield done
+            if self.stopped:
+                return
+
+    def _reject(self, name: str, key: str, field: str, offset: int | None) -> None:
+        self._rejected = True
+        error = DuplicateFieldError(
+            f"field {field!r} is there twice in one sample; the whole sample is left out. Field names are compared "
+            "in lower case",
+            url=self.url,
+            member=name,
+            key=key,
+            field=field,
+            offset=offset,
+        )
+        try:
+            self.stopped = not self.handler(error)
+        except Exception as exn:
+            self.failure = exn
+            raise
+
+
+class _SeenKeys:
+    """Notices when a key comes back later in its shard with only a part of a sample: said once a shard.
+
+    Keys are kept in one set, and where they were in lists, which cost least; only when a key does
+    come back are the places looked up, and kept by key from then on.
+    """
+
+    def __init__(self, url: str, torn: str) -> None:
+        self.url = url
+        self.torn = torn
+        self._keys: set[str] = set()
+        self._history: list[tuple[list[str], Any]] = []
+        self._places: dict[str, int | None] | None = None
+        self._done = False
+
+    def add(self, samples: list[Sample], offsets: Any, field_names: set[str]) -> None:
+        """Remember the keys of samples and where they begin; look closer when one was there before."""
+        if self._done:
+            return
+        keys = [sample["__key__"] for sample in samples]
+        if self._places is None:
+            expected = len(self._keys) + len(keys)
+            self._keys.update(keys)
+            if len(self._keys) == expected:
+                self._history.append((keys, offsets))
+                self._done = expected > KEYS_REMEMBERED
+                return
+            self._places = {key: at for keys, places in self._history for key, at in zip(keys, places, strict=True)}
+            self._keys, self._history = set(), []
+        for sample, offset in zip(samples, offsets, strict=True):
+            first = self._places.setdefault(sample["__key__"], offset)
+            if first != offset and len(sample.keys() - METADATA) < len(field_names):
+                self._done = True
+                self._tell(sample["__key__"], first, offset)
+                return
+        self._done = len(self._places) > KEYS_REMEMBERED
+
+    def _tell(self, key: str, first: int | None, offset: int) -> None:
+        message = (
+            f"a sample is torn apart: key {printable(key)!r} comes back at byte {offset} (it was at byte {first}) with "
+            "a part of the fields. Members of one sample must be neighbours: extract the shard and pack it in the "
+            "order of names (tar --sort=name -cf fixed.tar *)"
+        )
+        if self.torn == "error":
+            raise TornSampleError(message, url=self.url, key=key, offset=offset)
+        warnings.warn(f"{public_url(self.url)}: {message}", stacklevel=2)

@@ -1,0 +1,166 @@
+"""A run of plain members -> whole samples, many at a time. Pure; the fast twin of `grouping`.
+
+`split_names` finds the dots and the equal keys of all names at once, `build_samples` makes the
+dicts. Whatever is not plain is left to `grouping`, which is the truth: the tests hold both together.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._types import Sample
+from .samples import METADATA, decode_name
+from .tar.header import BLOCK
+from .tar.scan import Run
+
+
+class FieldNames(dict[bytes, str]):
+    """Bytes of a field -> its lower-case name, each made once a shard.
+
+    Attributes:
+        names: all of them.
+        odd: one of them needs a look at each sample (`__bad__`) or is never stored (metadata).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.odd = False
+
+    def __missing__(self, raw: bytes) -> str:
+        field = self[raw] = decode_name(raw).lower()
+        self.names.add(field)
+        if field in METADATA or field == "__bad__":
+            self.odd = True
+        return field
+
+
+class Split(NamedTuple):
+    """Where the names of a run end and divide.
+
+    Attributes:
+        key_ends, name_ends: positions in the window, exclusive; the dot lies at key_ends.
+        goes_on: whether the member has the key of the one before it.
+        first: indices of the members that begin a sample.
+    """
+
+    key_ends: NDArray[np.int64]
+    name_ends: NDArray[np.int64]
+    goes_on: NDArray[np.bool_]
+    first: list[int]
+
+
+def split_names(run: Run) -> Split | None:
+    """The naming rule for all members of a run at once; None when a name is not plain.
+
+    Plain: no folder or field beginning with a dot, no line break, nothing behind the NUL that ends
+    the name, no `__` in front. For those the rule is: the first dot behind the last slash.
+    """
+    filled = run.blocks[:, :100] != 0
+    lengths = np.where(filled[:, 99], 100, filled.argmin(axis=1))
+    longest = int(lengths.max())
+    names = run.blocks[:, :longest]
+    dots, slashes = names == ord("."), names == ord("/")
+    if filled.sum() != lengths.sum() or (names == ord("\n")).any() or (names[:, :2] == ord("_")).all(axis=1).any():
+        return None
+    begins = np.zeros(len(names), np.int64)
+    if slashes.any():
+        begins = np.where(slashes.any(axis=1), longest - slashes[:, ::-1].argmax(axis=1), 0)
+        dots &= np.arange(longest) >= begins[:, None]
+    key_ends = dots.argmax(axis=1)
+    if (key_ends <= begins).any():  # no dot at all, or one in front
+        return None
+    differ = names[1:] != names[:-1]
+    first_difference = differ.argmax(axis=1)
+    same_name = ~differ[np.arange(len(differ)), first_difference]
+    goes_on = np.zeros(len(names), np.bool_)
+    goes_on[1:] = (key_ends[1:] == key_ends[:-1]) & (same_name | (first_difference >= key_ends[1:]))
+    return Split(key_ends + run.headers, lengths + run.headers, goes_on, np.flatnonzero(~goes_on).tolist())
+
+
+def build_samples(
+    run: Run, split: Split, begin: int, end: int, url: str, local_path: str | None, names: FieldNames
+) -> list[Sample] | None:
+    """The whole samples that the members `begin` to `end` (exclusive) are; None when one of them is odd.
+
+    Odd: a field twice, `__bad__`, or a field named like metadata.
+    """
+    first = np.array(split.first[1:])
+    counts = np.diff(first)
+    samples: list[Sample] | None = None
+    if (counts == counts[0]).all():
+        samples = build_alike(run, split, begin, end, int(counts[0]), url, local_path, names)
+    if samples is None:
+        samples = build_mixed(run, split, begin, end, url, local_path, names)
+    return None if names.odd else samples
+
+
+def build_alike(
+    run: Run, split: Split, begin: int, end: int, count: int, url: str, local_path: str | None, names: FieldNames
+) -> list[Sample] | None:
+    """`build_samples` for samples that all have the same `count` fields in the same order, and keys of one length."""
+    window = run.window
+    key_ends = split.key_ends[begin:end] - run.headers[begin:end]
+    if (key_ends != key_ends[0]).any():
+        return None
+    raw = run.blocks[begin:end, key_ends[0] + 1 : 100]
+    if any((raw[number::count] != raw[number]).any() for number in range(count)):
+        return None
+    fields = [names[raw[number].tobytes().rstrip(b"\0")] for number in range(count)]
+    if len(set(fields)) < count:
+        return None
+    starts = run.headers[begin:end] + BLOCK
+    ends = (starts + run.sizes[begin:end]).reshape(-1, count)
+    starts = starts.reshape(-1, count)
+    field = fields[0]
+    samples: list[Sample] = [
+        {"__key__": str(window[at:key_end], "utf-8", "surrogateescape"), "__url__": url, field: window[start:stop]}
+        for at, key_end, start, stop in zip(
+            run.headers[begin:end:count].tolist(),
+            split.key_ends[begin:end:count].tolist(),
+            starts[:, 0].tolist(),
+            ends[:, 0].tolist(),
+            strict=True,
+        )
+    ]
+    if local_path is not None:
+        for sample in samples:
+            sample["__local_path__"] = local_path
+    for number in range(1, count):
+        field = fields[number]
+        for sample, start, stop in zip(samples, starts[:, number].tolist(), ends[:, number].tolist(), strict=True):
+            sample[field] = window[start:stop]
+    return samples
+
+
+def build_mixed(
+    run: Run, split: Split, begin: int, end: int, url: str, local_path: str | None, names: FieldNames
+) -> list[Sample] | None:
+    """`build_samples` for samples of any fields."""
+    window = run.window
+    samples: list[Sample] = []
+    sample: Sample = {}
+    for at, key_end, name_end, size, goes_on in zip(
+        run.headers[begin:end].tolist(),
+        split.key_ends[begin:end].tolist(),
+        split.name_ends[begin:end].tolist(),
+        run.sizes[begin:end].tolist(),
+        split.goes_on[begin:end].tolist(),
+        strict=True,
+    ):
+        field = names[window[key_end + 1 : name_end]]
+        data = window[at + BLOCK : at + BLOCK + size]
+        if goes_on:
+            if field in sample:
+                return None
+            sample[field] = data
+        else:
+            key = str(window[at:key_end], "utf-8", "surrogateescape")
+            sample = {"__key__": key, "__url__": url, field: data}
+            if local_path is not None:
+                sample["__local_path__"] = local_path
+            samples.append(sample)
+    return samples
