@@ -311,6 +311,7 @@ def test_extract_keys_wants_exactly_one_field():
         ([("x", "*.cls")], {"duplicate_is_error": False}, {"x": 2}),
         ([], {"x": "*", "y": "*jpg", "duplicate_is_error": False}, {"x": "k", "y": 1}),
         ([], {"x": "zz", "must_match": False}, {}),
+        ([], {"x": "y.cls"}, {"x": 4}),
         (
             [("x", "*jpg")],
             {"keep_unselected": True},

@@ -182,7 +182,7 @@ def _append_locked(file: int, line: str) -> None:
     except ModuleNotFoundError:  # Windows: one write to a file opened for appending is all there is
         os.write(file, line.encode())
         return
-    fcntl.flock(file, fcntl.LOCK_EX)
+    fcntl.flock(file, fcntl.LOCK_EX)  # on network file systems appending alone does not keep lines whole
     try:
         os.write(file, line.encode())
     finally:

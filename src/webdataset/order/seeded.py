@@ -23,13 +23,13 @@ class SeededStage(FilterFunction):
 
     def __init__(self, f: Callable[..., Iterator[Any]], *args: Any, **kw: Any) -> None:
         super().__init__(f, *args, **kw)
-        data, *_ = given = self._arguments(())
+        given = self._arguments(())
         if given.get("seed") is not None and given.get("rng") is not None:
             raise ValueError(f"{f.__name__.lstrip('_')}: give seed or rng, not both")
         if given.get("seed") == "random":
-            given["seed"] = resolve_seed("random")
-            del given[data]
-            self.args, self.kw = (), given
+            data = next(iter(given))
+            self.args, self.kw = (), {**given, "seed": resolve_seed("random")}
+            del self.kw[data]
         self._epoch = 0
         self._reader = 0
 
