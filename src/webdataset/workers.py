@@ -7,6 +7,7 @@ is asked only when the program has imported it.
 from __future__ import annotations
 
 import logging
+import operator
 import os
 import sys
 from typing import Any, NamedTuple
@@ -65,7 +66,7 @@ def reader_info(group: Any = None) -> ReaderInfo:
     return ReaderInfo(*(nodes or (0, 1)), *(workers or (0, 1)))
 
 
-def resolve_seed(seed: int | str | None) -> int:
+def resolve_seed(seed: Any) -> int:
     """The seed as an integer: None means WDS_SEED or 0, "random" draws one and logs it."""
     if seed is None:
         text = os.environ.get("WDS_SEED", "0")
@@ -77,6 +78,9 @@ def resolve_seed(seed: int | str | None) -> int:
         drawn = int.from_bytes(os.urandom(6), "little")
         logger.warning('seed="random" drew %d; pass seed=%d to repeat this order', drawn, drawn)
         return drawn
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f'seed must be an integer, None or "random", got {seed!r}')
-    return seed
+    if isinstance(seed, float):
+        return abs(hash(seed))  # what random.Random makes of it; the same in every process
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise TypeError(f'seed must be an integer, None or "random", got {seed!r}') from None
