@@ -164,6 +164,8 @@ class ArchiveReader:
                 elif kind == b"g":
                     self._globals.update(parse_pax_records(self._extension(source, header, "PAX header")))
                     self._overridden = not self._globals.keys().isdisjoint((b"path", b"size"))
+                    if not records and long_name is None:
+                        start = source.offset
                 elif kind == b"L":
                     long_name = self._extension(source, header, "long name").partition(b"\0")[0]
                 elif kind == b"K":
