@@ -185,14 +185,14 @@ def test_bad_redirections(location, fact):
 
 def test_timeouts():
     """A server that says nothing, before or within the body, is given up after `timeout` seconds."""
-    slow_start = Page(b"x", delay=1.0)
-    slow_body = Page(bytes(200), piece=100, pace=1.0)
+    slow_start = Page(b"x", delay=1.5)
+    slow_body = Page(bytes(200), piece=100, pace=1.5)
     with serve({"/a": slow_start, "/b": slow_body}) as server:
-        with pytest.raises(OpenError, match=r"/a: the server sent nothing for 0\.2 s$"):
-            gopen(server.url("/a"), timeout=0.2)
-        stream = gopen(server.url("/b"), timeout=(5.0, 0.2))
+        with pytest.raises(OpenError, match=r"/a: the server sent nothing for 0\.5 s$"):
+            gopen(server.url("/a"), timeout=0.5)
+        stream = gopen(server.url("/b"), timeout=(5.0, 0.5))
         assert stream.read1(100) == bytes(100)
-        with pytest.raises(ConnectionLostError, match=r"nothing for 0\.2 s: got 100 of 200 bytes"):
+        with pytest.raises(ConnectionLostError, match=r"nothing for 0\.5 s: got 100 of 200 bytes"):
             stream.read(100)
         stream.close()
 
@@ -244,7 +244,7 @@ def test_idle_connections_may_be_closed_by_the_server():
 
 def test_server_that_hangs_up_is_asked_twice():
     """A connection that ends before any answer is tried once more, and then is an error."""
-    with serve({"/a": Page(b"x", delay=0.3)}) as server:
+    with serve({"/a": Page(b"x", delay=1.0)}) as server:
         failed = []
 
         def ask() -> None:
@@ -389,13 +389,13 @@ def send_and_close(stream, size: int) -> None:
     [
         (Page(status=500), "HTTP 500"),
         (Page(redirect="/other", status=307), "HTTP 307 Temporary Redirect"),
-        (Page(delay=1.0), "the server sent nothing for 0.2 s"),
+        (Page(delay=1.5), "the server sent nothing for 0.5 s"),
     ],
 )
 def test_upload_that_fails(page, fact):
     """A server that fails, sends us elsewhere or does not answer makes closing fail."""
     with serve({"/up": page}) as server:
-        stream = gopen(server.url("/up"), "wb", timeout=0.2)
+        stream = gopen(server.url("/up"), "wb", timeout=0.5)
         stream.write(b"data")
         with pytest.raises(OpenError, match=fact):
             stream.close()
