@@ -408,7 +408,7 @@ def test_upload_without_a_server():
         url = server.url("/up")
     with pytest.raises(OpenError, match=f"^{url}: no connection: Connection refused"):
         send_and_close(gopen(url, "wb"), 10_000_000)
-    assert upload_threads() == []
+    assert eventually(lambda: upload_threads() == [])
 
 
 @pytest.mark.parametrize("size", [10, 3_000_000])
