@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ._types import Sample
+from ._types import FieldDecoder, Sample
 from .codecs import decoders
 from .codecs.arrays import npy_loads, npz_loads, tenbin_loads
 from .codecs.basic import cbor_loads, json_loads, msgpack_loads
@@ -27,8 +27,6 @@ from .codecs.pickles import allowed_globals, torch_loads, unpickle_loads
 from .errors import DecodingError
 
 logger = logging.getLogger(__name__)
-
-Handler = Callable[[str, bytes], Any]
 
 pytorch_weights_only: bool = True
 """Whether pth fields load tensors and plain containers only; False lets them run any code that they hold."""
@@ -80,10 +78,10 @@ def _extension(key: str) -> str:
     return key[key.rfind(".") + 1 :]
 
 
-default_pre_handlers: list[Handler] = [gzfilter]
+default_pre_handlers: list[FieldDecoder] = [gzfilter]
 """Handlers before those of the program, unless it gives `pre`."""
 
-default_post_handlers: list[Handler] = [basichandlers]
+default_post_handlers: list[FieldDecoder] = [basichandlers]
 """Handlers after those of the program, unless it gives `post`."""
 
 _MANY_FIELDS = 10_000  # names of fields come from the data: what is remembered about them is bounded
@@ -109,9 +107,9 @@ class Decoder:
 
     def __init__(
         self,
-        handlers: list[Handler],
-        pre: list[Handler] | None = None,
-        post: list[Handler] | None = None,
+        handlers: list[FieldDecoder],
+        pre: list[FieldDecoder] | None = None,
+        post: list[FieldDecoder] | None = None,
         only: str | Iterable[str] | None = None,
         partial: bool = False,
     ) -> None:
@@ -119,7 +117,7 @@ class Decoder:
             raise TypeError(f"handlers must be a list of functions, got {type(handlers).__name__}")
         pre = default_pre_handlers if pre is None else pre
         post = default_post_handlers if post is None else post
-        self.handlers: list[Handler] = [*pre, *handlers, *post]
+        self.handlers: list[FieldDecoder] = [*pre, *handlers, *post]
         for handler in self.handlers:
             if not callable(handler):
                 raise TypeError(f"a decoding handler must be a function of key and data, got {handler!r:.100}")
@@ -172,7 +170,7 @@ class Decoder:
             plan = bytes
         else:
             key = "." + field
-            chain: list[Handler] = []
+            chain: list[FieldDecoder] = []
             for position, handler in enumerate(self.handlers):
                 if not _declines(handler, key):
                     if handler is basichandlers and not chain and position == len(self.handlers) - 1:
@@ -222,7 +220,7 @@ def _metadata(field: str, data: bytes) -> str | bytes:
         return data
 
 
-def _declines(handler: Handler, key: str) -> bool:
+def _declines(handler: FieldDecoder, key: str) -> bool:
     """Whether a handler returns None for this key whatever the data is; False when that is not known."""
     if handler is gzfilter:
         return not key.endswith(".gz")
@@ -233,7 +231,7 @@ def _declines(handler: Handler, key: str) -> bool:
     return False
 
 
-def _run(key: str, data: bytes, chain: list[Handler]) -> Any:
+def _run(key: str, data: bytes, chain: list[FieldDecoder]) -> Any:
     for handler in chain:
         if handler is basichandlers:
             decode = decoders.get(_extension(key))

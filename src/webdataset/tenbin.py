@@ -1,4 +1,4 @@
-"""Lists of numbers arrays <-> tenbin (`.ten`): no file header, only chunks that start at multiples of 16 bytes.
+"""Lists of arrays <-> tenbin (`.ten`): no file header, only chunks that start at multiples of 16 bytes.
 
     chunk    "~TenBin~", int64 length of the payload, payload, zeros up to a multiple of 64 bytes of payload
     array    a header chunk and a data chunk

@@ -6,12 +6,15 @@ Reading accepts several members one after another, checks length and CRC of each
 
 from __future__ import annotations
 
+import re
 import zlib
 
 max_bytes: int = 1 << 32
 """The most that one `.gz` field may hold when it is expanded, in bytes; a program may assign another limit."""
 
 _PIECE = 1 << 17  # bounds what zlib copies when a member ends in the middle
+
+_ZEROS = re.compile(rb"\0+")
 
 
 def gunzip(data: bytes) -> bytes:
@@ -38,8 +41,8 @@ def gunzip(data: bytes) -> bytes:
                 )
             parts.append(part)
             position += len(piece) - len(member.unused_data)
-        while position < len(view) and view[position] == 0:  # padding between and after members
-            position += 1
+        padding = _ZEROS.match(data, position)  # between and after members
+        position = padding.end() if padding else position
     return b"".join(parts)
 
 

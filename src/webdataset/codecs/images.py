@@ -151,10 +151,10 @@ def _pixels(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (2, 3, 4))) or not array.size:
         raise EncodingError(f"an image array has the shape (H, W) or (H, W, 1 to 4) and pixels, got {array.shape}")
     if array.dtype.kind == "f":
-        low, high = array.min(), array.max()
+        exact = array.astype(np.float32) if array.dtype.itemsize < 4 else array
+        low, high = exact.min(), exact.max()
         if not (low > -0.001 and high < 1.001):
             raise EncodingError(f"image values out of range: floats must be from 0 to 1, got {low} to {high}")
-        exact = array.astype(np.float32) if array.dtype.itemsize < 4 else array
         array = (np.clip(exact, 0, 1) * exact.dtype.type(255)).astype(np.uint8)
     if array.dtype == np.uint8 or (array.ndim == 2 and array.dtype in (np.bool_, np.uint16)):
         return np.ascontiguousarray(array)

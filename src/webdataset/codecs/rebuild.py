@@ -176,7 +176,7 @@ REBUILD: dict[str, Any] = {
     "torch.storage._load_from_bytes": Locked(_storage),
     "torch.Size": Locked(_torch_size),
     "torch.device": Locked(_torch_device),
-    **{f"numpy.{name}": getattr(np, name) for name in _NUMBERS.split()},
+    **{f"numpy.{name}": getattr(np, name) for name in _NUMBERS.split() if hasattr(np, name)},
 }
 for _core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
     REBUILD[f"{_core}.multiarray._reconstruct"] = Locked(_reconstruct)
