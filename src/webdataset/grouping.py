@@ -126,7 +126,7 @@ class Grouper:
             if done is not None:
                 yield done
             offsets = run.begins[split.first[1:-1]] + start
-            self._seen.add(samples, offsets, self._fields.names)
+            self._seen.add(samples, offsets.tolist(), self._fields.names)
             yield from samples
         if not self.stopped:
             yield from self._add_each(run, start, last, len(run.sizes))
@@ -175,24 +175,26 @@ class _SeenKeys:
         self.url = url
         self.torn = torn
         self._keys: set[str] = set()
-        self._history: list[tuple[list[str], Any]] = []
+        self._all: list[str] = []
+        self._offsets: list[int | None] = []
         self._places: dict[str, int | None] | None = None
         self._done = False
 
-    def add(self, samples: list[Sample], offsets: Any, field_names: set[str]) -> None:
+    def add(self, samples: list[Sample], offsets: list[int | None], field_names: set[str]) -> None:
         """Remember the keys of samples and where they begin; look closer when one was there before."""
         if self._done:
             return
-        keys = [sample["__key__"] for sample in samples]
         if self._places is None:
+            keys = [sample["__key__"] for sample in samples]
             expected = len(self._keys) + len(keys)
             self._keys.update(keys)
             if len(self._keys) == expected:
-                self._history.append((keys, offsets))
+                self._all += keys
+                self._offsets += offsets
                 self._done = expected > KEYS_REMEMBERED
                 return
-            self._places = {key: at for keys, places in self._history for key, at in zip(keys, places, strict=True)}
-            self._keys, self._history = set(), []
+            self._places = dict(zip(self._all, self._offsets, strict=True))
+            self._keys, self._all, self._offsets = set(), [], []
         for sample, offset in zip(samples, offsets, strict=True):
             first = self._places.setdefault(sample["__key__"], offset)
             if first != offset and len(sample.keys() - METADATA) < len(field_names):
@@ -201,7 +203,7 @@ class _SeenKeys:
                 return
         self._done = len(self._places) > KEYS_REMEMBERED
 
-    def _tell(self, key: str, first: int | None, offset: int) -> None:
+    def _tell(self, key: str, first: int | None, offset: int | None) -> None:
         message = (
             f"a sample is torn apart: key {printable(key)!r} comes back at byte {offset} (it was at byte {first}) with "
             "a part of the fields. Members of one sample must be neighbours: extract the shard and pack it in the "

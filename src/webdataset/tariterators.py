@@ -24,7 +24,7 @@ from .grouping import Grouper
 from .handlers import reraise_exception
 from .samples import KeyRule, base_plus_ext, decode_name, is_metadata_member, valid_sample
 from .tar.header import BLOCK
-from .tar.reader import ArchiveReader, Member
+from .tar.reader import ArchiveReader
 from .tar.scan import Run
 
 __all__ = [
@@ -143,9 +143,10 @@ def _members(
     reader = ArchiveReader(fileobj, wanted, ignore_zeros=ignore_zeros)
     try:
         for item in reader:
-            if isinstance(item, Member):
-                if item.data is not None and name is not None:
-                    yield ArchiveMember.of(name, item.data, item.offset, archive)
+            if not isinstance(item, Run):
+                _, content, offset = item
+                if content is not None and name is not None:
+                    yield ArchiveMember.of(name, content, offset, archive)
                 continue
             for raw, place, offset in _of_run(item, reader.window_start):
                 name = name_of(raw)
@@ -305,8 +306,9 @@ def expand_and_group(
                 for item in reader:
                     if isinstance(item, Run):
                         yield from grouper.add_run(item, reader.window_start)
-                    elif item.data is not None:
-                        done = grouper.add(decode_name(item.name), item.data, item.offset)
+                    else:
+                        name, content, offset = item
+                        done = None if content is None else grouper.add(decode_name(name), content, offset)
                         if done is not None:
                             yield done
                     if grouper.stopped:

@@ -97,13 +97,18 @@ class _ExpectedAdler(dict[bytes, int]):
 _expected_adler = _ExpectedAdler()
 
 
+def is_summed(block: bytes) -> bool:
+    """`checksum_is_right`, fast, and only for unsigned sums in plain octal."""
+    return adler32(block) & 0xFFFF == _expected_adler[block[148:156]]
+
+
 def parse_header(block: bytes) -> Header:
     """The header in a block of 512 bytes.
 
     Raises:
         HeaderError: the checksum is wrong or the size is no number.
     """
-    if adler32(block) & 0xFFFF != _expected_adler[block[CHECKSUM]] and not checksum_is_right(block):
+    if not is_summed(block) and not checksum_is_right(block):
         raise HeaderError("wrong header checksum")
     name = block[NAME].partition(b"\0")[0]
     kind = block[TYPE]

@@ -22,7 +22,7 @@ from .compression import MAGIC_BYTES, compression_of, open_decompressed
 from .header import BLOCK, ZERO_BLOCK, is_header
 
 SMALLEST_READ = 1 << 13
-LARGEST_READ = 1 << 19
+LARGEST_READ = 1 << 20
 LARGE_MEMBER = 1 << 15
 """From this size on a member that is not in the window yet is read into its own bytes object."""
 LARGEST_PIECE = 1 << 24
@@ -45,6 +45,7 @@ class Source:
         self.compression: str | None = None
         self._decompressed: Any = None
         self._set_stream(stream)
+        self._size = 0  # of a local file, as far as it has been asked for
         self._origin = self._file.tell() if self._file is not None else 0
         self._open_compressed(stream)
 
@@ -109,9 +110,7 @@ class Source:
             self.pos += size
             return data
         if self._file is not None:
-            left = os.fstat(self._file.fileno()).st_size - self._origin - self.offset
-            if left < size:
-                raise TruncatedError(f"{size} bytes should follow, the file has only {max(left, 0)} left")
+            self._check_left(size)
             self._file.seek(self._origin + self.offset)
             pieces = []
             missing = size
@@ -131,10 +130,11 @@ class Source:
 
     def skip(self, size: int) -> None:
         """Pass over the next `size` bytes, without reading them where the stream can seek."""
-        if size > self.available and self._file is not None:
-            left = os.fstat(self._file.fileno()).st_size - self._origin - self.offset
-            if left < size:
-                raise TruncatedError(f"{size} bytes should follow, the file has only {max(left, 0)} left")
+        if size <= self.available:
+            self.pos += size
+            return
+        if self._file is not None:
+            self._check_left(size)
             self._file.seek(self._origin + self.offset + size)
             self.start += self.pos + size
             self.window, self.pos = b"", 0
@@ -146,6 +146,15 @@ class Source:
             if not self.fill(1):
                 raise TruncatedError(f"{size} bytes should follow, {missing} of them are missing")
         self.pos += missing
+
+    def _check_left(self, size: int) -> None:
+        """Whether a local file has so many more bytes: before memory is taken for what a header claims."""
+        end = self._origin + self.offset + size
+        if self._file is not None and end > self._size:
+            self._size = os.fstat(self._file.fileno()).st_size
+            if end > self._size:
+                left = max(self._size - self._origin - self.offset, 0)
+                raise TruncatedError(f"{size} bytes should follow, the file has only {left} left")
 
     def read_some(self, size: int) -> bytes:
         """At most `size` bytes straight from the stream, b"" at its end; faults become our errors."""
