@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from servers import serve
-from webdataset.errors import EncodingError, OpenError
+from webdataset.errors import EncodingError, MissingDependencyError, OpenError
 from webdataset.storage.atomic import AtomicFile
 from webdataset.writer import ShardWriter
 
@@ -311,6 +311,16 @@ def test_a_full_disk_leaves_no_shard(tmp_path):
         sink.close()
     assert list(tmp_path.iterdir()) == []
     assert posted == []
+
+
+def test_a_missing_package_leaves_no_file(tmp_path, monkeypatch):
+    """A shard that cannot be compressed as its name asks is not begun; the error says what to install."""
+    monkeypatch.setitem(sys.modules, "lz4.frame", None)
+    sink = ShardWriter(f"{tmp_path}/a-%d.tar.lz4")
+    with pytest.raises(MissingDependencyError, match="pip install lz4"):
+        sink.write(samples(1)[0])
+    sink.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_runs_give_equal_shards(tmp_path):

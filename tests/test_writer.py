@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import io
+import mmap
 import pickle
 import tarfile
 from pathlib import Path
@@ -168,6 +169,54 @@ def test_samples_that_cannot_be_written_are_refused_with_the_reason(sample, reas
             sink.write(sample)
         sink.write({"__key__": "after", "txt": "2"})
     assert members_of(stream.getvalue()) == [("before.txt", b"1"), ("after.txt", b"2")]
+
+
+def test_neighbours_with_one_key_must_not_share_a_field():
+    """Readers join neighbours with one key, so a second sample may only add fields; one that repeats any is refused."""
+    stream = io.BytesIO()
+    with TarWriter(stream) as sink:
+        sink.write({"__key__": "k", "txt": "1"})
+        sink.write({"__key__": "other"})
+        sink.write({"__key__": "k", "cls": 2})
+        for field in ("TXT", "cls"):
+            with pytest.raises(EncodingError, match=r"sample 'k': the sample before has the same key, and .* too"):
+                sink.write({"__key__": "k", "json": {}, field: "3"})
+        sink.write({"__key__": "l", "txt": "4"})
+        sink.write({"__key__": "k", "txt": "5"})
+    with pytest.warns(UserWarning, match="k"):  # the key came back
+        read = read_back(stream.getvalue())
+    assert read[0] == {"__key__": "k", "txt": b"1", "cls": b"2"}
+
+
+def test_names_of_other_bytes_are_written_raw(tmp_path):
+    """A key with lone surrogates, as Python reads names that are no UTF-8, gives back those bytes."""
+    samples = [{"__key__": "caf\udce9", "txt": b"1"}, {"__key__": "caf\udce9" * 40, "txt": b"2"}]
+    archive = archive_of(samples)
+    assert b"caf\xe9.txt\0" in archive
+    assert read_back(archive) == samples
+    assert members_of(archive) == expected_members(samples)
+
+
+def test_fields_of_more_than_8_gib_are_written(tmp_path):
+    """A field of 9 GiB gets a PAX size record, and is written from where it lies."""
+
+    class Head:
+        head, size = b"", 0
+
+        def write(self, data):
+            self.head += bytes(data[:1024]) if len(self.head) < 3000 else b""
+            self.size += len(data)
+
+    size = 9 << 30
+    with open(tmp_path / "large", "w+b") as file:
+        file.truncate(size)
+        with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as large:
+            head = Head()
+            write_samples(head, [{"__key__": "k", "bin": memoryview(large)}])
+    assert head.size == -(-(1536 + size + 1024) // 10240) * 10240
+    with tarfile.open(fileobj=io.BytesIO(head.head)) as tar:
+        member = tar.next()
+    assert (member.name, member.size, member.offset_data) == ("k.bin", size, 1536)
 
 
 def test_a_field_that_fails_late_leaves_no_part_of_the_sample():

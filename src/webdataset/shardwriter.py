@@ -35,7 +35,7 @@ class ShardWriter:
         verbose: log each shard at level INFO when it is begun.
         opener: called with a shard's name, gives the binary object to write to, which is closed with the shard.
         kw: arguments of `TarWriter`.
-        overwrite: replace shards that exist; otherwise they are an error.
+        overwrite: replace shards that exist; otherwise local ones are an error, others cannot be seen.
 
     Attributes:
         total: samples written, to all shards.
@@ -172,7 +172,11 @@ class ShardWriter:
             target = self._file = AtomicFile(path, self.overwrite)
         else:
             self._file, target = None, name
-        self.tarstream = TarWriter(target, **kw)
+        try:
+            self.tarstream = TarWriter(target, **kw)
+        except BaseException:
+            self._abandon()
+            raise
 
     def _abandon(self) -> None:
         """Close this shard and remove it where that can be done."""

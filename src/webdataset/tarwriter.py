@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import tarfile
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,27 +17,24 @@ from zlib import adler32
 
 from .encoders import EncoderSpec, make_encoder
 from .errors import EncodingError, printable
+from .samples import is_metadata_member
 from .tar.format import (
     END_OF_ARCHIVE,
     NAME_SIZE,
     OCTAL_LIMIT,
-    OWNER_SIZE,
     RECORD,
-    MemberStyle,
+    checked_align,
     format_member,
     format_time,
+    member_style,
 )
 from .tar.header import BLOCK, padding
-from .tar.pax import PAX_LIMIT
 from .tar.sink import WRITE_SIZE, Sink, compression_for
 from .tar.template import HeaderTemplate, Memo
 
-_FORMATS = {tarfile.USTAR_FORMAT: "USTAR", tarfile.GNU_FORMAT: "GNU", tarfile.PAX_FORMAT: "PAX"}
 _PADDING = tuple(bytes(size) for size in range(BLOCK))
 _KEY = re.compile(r"(?:[^\x00-\x1f\x7f]*/)?[^\x00-\x1f\x7f./]+")
 _FIELD = re.compile(r"[^\x00-\x1f\x7f/]+")
-
-_SKIPPED = re.compile(r"__[^/]*__($|/)")
 
 Plan = list[tuple[str, bytes, Any, int]]
 
@@ -52,6 +48,8 @@ class TarWriter:
 
     The bytes are plain ustar; a member gets a PAX record only when its name, its size (8 GiB and
     more) or its time needs one. The same samples give the same bytes, compressed ones too.
+
+    An exception in the `with` block ends the archive after the samples written so far.
 
     Args:
         fileobj: a path, a url that `gopen` can write to, or a writable binary object (left open).
@@ -99,12 +97,14 @@ class TarWriter:
         self.mode = mode
         self.mtime = mtime
         self.compress = compress
-        self._style = _member_style(user, group, mode, mtime, format)
-        self._align = _checked_align(align, self._style.format)
+        self._style = member_style(user, group, mode, mtime, format)
+        self._align = checked_align(align, self._style)
         template = HeaderTemplate(self._style)
         self._fronts, self._rests = template.fronts, template.rests
         self._before = format_time(self._style)
         self._plans: Memo[tuple[Any, ...], Plan] = Memo(self._plan)
+        self._last_key: str | None = None
+        self._last_plan: Plan = []
         compression = compression_for(fileobj, compress)
         url = None
         self.own_fileobj = None
@@ -144,11 +144,14 @@ class TarWriter:
             except UnicodeEncodeError:
                 stem = _encode_odd(key)
             plan = self._plans[(len(stem), *fields)]
+            written = plan if key != self._last_key else self._continued(plan)
             chunks, total, size = self._chunks(stem, plan, fields)
         except EncodingError as exn:
             key = obj.get("__key__") if isinstance(obj, Mapping) else None
             raise EncodingError(f"sample {printable(str(key))!r}: {exn}" if key else str(exn)) from exn.__cause__
         self.tarstream.add(chunks, size)
+        if plan:
+            self._last_key, self._last_plan = key, written
         return total
 
     def close(self) -> None:
@@ -231,6 +234,17 @@ class TarWriter:
             position += len(headers) + len(data) + padding(len(data))
         return chunks, total, position - self.tarstream.position
 
+    def _continued(self, plan: Plan) -> Plan:
+        """What the last sample and this one, which has the same key and so continues it, write together."""
+        before = {name.lower() for name, _, _, _ in self._last_plan}
+        twice = [name for name, _, _, _ in plan if name.lower() in before]
+        if twice:
+            raise EncodingError(
+                f"the sample before has the same key, and {', '.join(twice)} too: "
+                "readers would take both for one; give each sample its own key"
+            )
+        return self._last_plan + plan
+
     def _plan(self, layout: tuple[Any, ...]) -> Plan:
         """What to write for samples with these fields, in order, whose encoded keys have this length.
 
@@ -256,7 +270,8 @@ def check_key(key: Any, fields: Iterable[str] = ()) -> None:
             f"object must contain a __key__, a string; it has {', '.join(map(repr, fields)) or 'nothing'}"
         )
     if not isinstance(key, str):
-        raise EncodingError(f"__key__ must be a string, got {type(key).__name__}; use str(key)")
+        advice = "key.decode()" if isinstance(key, bytes) else "str(key)"
+        raise EncodingError(f"__key__ must be a string, got {type(key).__name__}; use {advice}")
     shown = "the key would not read back"
     if _KEY.fullmatch(key) is None:
         last = key.rpartition("/")[2]
@@ -270,7 +285,7 @@ def check_key(key: Any, fields: Iterable[str] = ()) -> None:
         raise EncodingError(f"{shown}: it has control characters; remove them")
     if key.startswith("__"):
         names = [f"{key}.{field}" for field in fields if field != "__key__"]
-        if any(_SKIPPED.match(name) for name in names):
+        if any(map(is_metadata_member, names)):
             raise EncodingError(f"{shown}: readers skip members named __...__ as metadata; choose another key")
 
 
@@ -307,32 +322,6 @@ def _as_bytes(field: str, data: Any) -> Any:
         f"field {field!r}: {field} doesn't map to a bytes after encoding, got {type(data).__name__}; "
         "encode it, or give the writer an encoder for it"
     )
-
-
-def _member_style(user: str, group: str, mode: int, mtime: float | None, format: Any) -> MemberStyle:
-    owners = {"user": user.encode(), "group": group.encode()}
-    for what, owner in owners.items():
-        if len(owner) > OWNER_SIZE or b"\0" in owner:
-            raise ValueError(f"{what} must have at most {OWNER_SIZE} bytes and no NUL, got {owner!r}")
-    if not 0 <= mode <= 0o7777:
-        raise ValueError(f"mode must be permission bits from 0 to 0o7777, got {mode:#o}")
-    seconds = 0 if mtime is None else mtime
-    if not -(2.0**80) < seconds < 2.0**80:
-        raise ValueError(f"mtime must be seconds since 1970, got {mtime!r}")
-    style = "PAX" if format is None else _FORMATS.get(format) or str(format).upper().removesuffix("_FORMAT")
-    if style not in _FORMATS.values():
-        raise ValueError(f"format must be one of {', '.join(_FORMATS.values())} or tarfile's constants, got {format!r}")
-    if style == "USTAR" and not 0 <= seconds < OCTAL_LIMIT:
-        raise ValueError(f"format USTAR has no place for mtime={mtime!r}")
-    return MemberStyle(mode, seconds, owners["user"], owners["group"], style)
-
-
-def _checked_align(align: int, format: str) -> int:
-    if not (isinstance(align, int) and BLOCK <= align <= PAX_LIMIT // 2 and align & (align - 1) == 0):
-        raise ValueError(f"align must be a power of two from {BLOCK} to {PAX_LIMIT // 2}, got {align!r}")
-    if align > BLOCK and format != "PAX":
-        raise ValueError(f"align={align} is done with PAX records: leave out format={format!r}")
-    return align
 
 
 def _name_of(stream: Any) -> str | None:

@@ -10,11 +10,13 @@ list alike in any locale. Equal arguments give equal bytes.
 from __future__ import annotations
 
 import math
+import tarfile
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import EncodingError
 from .header import BLOCK, padding
+from .pax import PAX_LIMIT
 
 RECORD = 20 * BLOCK
 """An archive's length is a multiple of this, the record that tape drives of old were written in."""
@@ -28,6 +30,7 @@ OCTAL_LIMIT = 8**11
 USTAR_MAGIC = b"ustar\x0000"
 GNU_MAGIC = b"ustar  \0"
 END_OF_ARCHIVE = bytes(2 * BLOCK)
+_FORMATS = {tarfile.USTAR_FORMAT: "USTAR", tarfile.GNU_FORMAT: "GNU", tarfile.PAX_FORMAT: "PAX"}
 
 
 class MemberStyle(NamedTuple):
@@ -46,6 +49,38 @@ class MemberStyle(NamedTuple):
     user: bytes = b""
     group: bytes = b""
     format: str = "PAX"
+
+
+def member_style(user: str, group: str, mode: int, mtime: float | None, format: Any) -> MemberStyle:
+    """A style from arguments as users give them; `format` is None, a name or a constant of tarfile.
+
+    Raises:
+        ValueError: one of them has no place in a header.
+    """
+    owners = {"user": user.encode(), "group": group.encode()}
+    for what, owner in owners.items():
+        if len(owner) > OWNER_SIZE or b"\0" in owner:
+            raise ValueError(f"{what} must have at most {OWNER_SIZE} bytes and no NUL, got {owner!r}")
+    if not 0 <= mode <= 0o7777:
+        raise ValueError(f"mode must be permission bits from 0 to 0o7777, got {mode:#o}")
+    seconds = 0 if mtime is None else mtime
+    if not -(2.0**80) < seconds < 2.0**80:
+        raise ValueError(f"mtime must be seconds since 1970, got {mtime!r}")
+    style = "PAX" if format is None else _FORMATS.get(format) or str(format).upper().removesuffix("_FORMAT")
+    if style not in _FORMATS.values():
+        raise ValueError(f"format must be one of {', '.join(_FORMATS.values())} or tarfile's constants, got {format!r}")
+    if style == "USTAR" and not 0 <= seconds < OCTAL_LIMIT:
+        raise ValueError(f"format USTAR has no place for mtime={mtime!r}")
+    return MemberStyle(mode, seconds, owners["user"], owners["group"], style)
+
+
+def checked_align(align: int, style: MemberStyle) -> int:
+    """The alignment, if it can be had: ValueError unless it is a power of two, and PAX records may be written."""
+    if not (isinstance(align, int) and BLOCK <= align <= PAX_LIMIT // 2 and align & (align - 1) == 0):
+        raise ValueError(f"align must be a power of two from {BLOCK} to {PAX_LIMIT // 2}, got {align!r}")
+    if align > BLOCK and style.format != "PAX":
+        raise ValueError(f"align={align} is done with PAX records: leave out format={style.format!r}")
+    return align
 
 
 def format_number(number: int, width: int) -> bytes:
