@@ -204,7 +204,7 @@ def test_fields_of_more_than_8_gib_are_written(tmp_path):
         head, size = b"", 0
 
         def write(self, data):
-            self.head += bytes(data[:1024]) if len(self.head) < 3000 else b""
+            self.head += bytes(data[:4096]) if len(self.head) < 3000 else b""
             self.size += len(data)
 
     size = 9 << 30
