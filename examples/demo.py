@@ -137,6 +137,7 @@ def main() -> int:
     args = parser.parse_args()
 
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # several would wait for each other longer than this network computes
     write_shards(args.data)
     look_at_photos(args.data)
     model = network()
