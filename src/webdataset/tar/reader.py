@@ -100,6 +100,8 @@ class ArchiveReader:
                     self._patience -= 1
                 member = self._plain_member(source) or self._next_member(source)
             except DataError as exn:
+                if self.member_begun is not None:
+                    exn.locate(member=_shown(self.member_begun))
                 raise exn.locate(offset=start)
             if member is None:
                 return
@@ -143,7 +145,8 @@ class ArchiveReader:
         block = window[at : at + BLOCK]
         digits = block[124:135]
         if (
-            not digits.isdigit()
+            len(block) < BLOCK
+            or not digits.isdigit()
             or block[135] not in b"\0 "
             or block[156] != 48
             or (block[345] and block[262] == 0)
@@ -215,8 +218,7 @@ class ArchiveReader:
                         return member
                     start, records, long_name = source.offset, [], None
             except DataError as exn:
-                name = printable((long_name or header.name).decode("utf-8", "surrogateescape"))
-                raise exn.locate(member=name, offset=at)
+                raise exn.locate(member=_shown(long_name or header.name), offset=at)
 
     def _next_block(self, source: Source, pending: bool) -> bytes | None:
         """The next header block, None at the end."""
@@ -288,6 +290,10 @@ class ArchiveReader:
             data = _fill_holes(data, *sparse)
             self.member_begun = None
         return name, data, start
+
+
+def _shown(name: bytes) -> str:
+    return printable(name.decode("utf-8", "surrogateescape"))
 
 
 def _fill_holes(data: bytes, pieces: list[tuple[int, int]] | None, real_size: int) -> bytes:
