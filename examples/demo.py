@@ -13,6 +13,7 @@ It ends with status 1 when the network does not reach the accuracy that it shoul
 import argparse
 import random
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -85,7 +86,18 @@ def digits(folder: Path, shards: str, workers: int) -> torch.utils.data.DataLoad
         .to_tuple("png", "cls")
         .batched(64)
     )
-    return torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
+    return torch.utils.data.DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        worker_init_fn=leave_ctrl_c_to_the_program,
+    )
+
+
+def leave_ctrl_c_to_the_program(worker: int) -> None:
+    """Ctrl-C reaches the workers too; they go on, and the program ends them in good order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def network() -> nn.Module:
