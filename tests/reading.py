@@ -20,7 +20,8 @@ from webdataset.errors import DataError
 from webdataset.handlers import reraise_exception
 from webdataset.samples import decode_name
 from webdataset.tar import reader
-from webdataset.tar.reader import ArchiveReader, Member
+from webdataset.tar.reader import ArchiveReader
+from webdataset.tar.scan import Run
 from webdataset.tariterators import expand_and_group, group_by_keys, tar_file_expander
 
 Samples = list[tuple[str, dict[str, Any]]]
@@ -96,8 +97,9 @@ def members_of(stream: Any, **options: Any) -> tuple[list[tuple[str, bytes | Non
     in_runs = 0
     archive = ArchiveReader(stream, **options)
     for item in archive:
-        if isinstance(item, Member):
-            members.append((decode_name(item.name), item.data, item.offset))
+        if not isinstance(item, Run):
+            raw, data, offset = item
+            members.append((decode_name(raw), data, offset))
             continue
         in_runs += len(item.sizes)
         for at, begin, size in zip(item.headers.tolist(), item.begins.tolist(), item.sizes.tolist(), strict=True):
@@ -118,6 +120,19 @@ def scan_everything(monkeypatch: pytest.MonkeyPatch) -> None:
 def scan_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read every member by itself."""
     monkeypatch.setattr(reader, "WORTH_SCANNING", 1 << 60)
+
+
+def no_short_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read every member by itself, the way that all other ways must agree with."""
+    scan_nothing(monkeypatch)
+    monkeypatch.setattr(ArchiveReader, "_plain_member", lambda self, source: None)
+
+
+SCANS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "runs": scan_everything,
+    "singles": scan_nothing,
+    "no short cuts": no_short_cuts,
+}
 
 
 @cache

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from helpers import TrickleReader, tar_bytes
-from reading import PATHS, members_of, read, scan_everything, scan_nothing
+from reading import PATHS, SCANS, members_of, no_short_cuts, read, scan_everything
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 KINDS = [tarfile.REGTYPE] * 12 + [
@@ -117,6 +117,9 @@ def test_members_are_those_of_tarfile(spec: Spec, seed: int) -> None:
     assert members == expected
     assert in_runs == 0
     assert members_of(TrickleReader(archive, seed), runs=False)[0] == expected
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        no_short_cuts(monkeypatch)
+        assert members_of(io.BytesIO(archive))[0] == expected
 
 
 @several
@@ -140,7 +143,7 @@ def test_samples_are_the_same_on_every_path(spec: Spec, seed: int) -> None:
     """Fused or in stages, scanned or one by one, short reads or not: the samples of the obvious grouping."""
     archive = build(spec)
     expected = oracle_samples(archive)
-    for setting in (scan_everything, scan_nothing):
+    for setting in SCANS.values():
         for path in PATHS.values():
             for stream in (io.BytesIO(archive), TrickleReader(archive, seed)):
                 with pytest.MonkeyPatch.context() as monkeypatch:
