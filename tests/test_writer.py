@@ -283,6 +283,24 @@ def test_equal_samples_give_equal_bytes(compress):
     assert slow.getvalue() == archive_of(SAMPLES * 20, compress=compress)
 
 
+@pytest.mark.parametrize("taken", [1, 40_000, 100_000, 10**9])
+def test_chunks_that_are_taken_in_part_are_written_whole(taken):
+    """A stream that takes several chunks in one call, but not all of their bytes, gets every byte once."""
+
+    class Gathering(io.BytesIO):
+        calls = 0
+
+        def writev(self, chunks):
+            self.calls += 1
+            return self.write(b"".join(chunks)[:taken])
+
+    samples = [{"__key__": f"{n}", "a": b"a" * n, "b": bytes([n % 251]) * (n * 997), "c": b"c"} for n in range(400)]
+    stream = Gathering()
+    write_samples(stream, samples)
+    assert stream.calls > 0
+    assert stream.getvalue() == archive_of(samples)
+
+
 @pytest.mark.parametrize(
     ("name", "compress", "mode"),
     [

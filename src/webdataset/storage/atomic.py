@@ -9,7 +9,7 @@ from ..errors import OpenError
 
 
 class AtomicFile:
-    """A binary file in the making, with a method `write`.
+    """A binary file in the making, with the methods `write` and `writev`.
 
     Attributes:
         path: its name once it is complete.
@@ -38,6 +38,12 @@ class AtomicFile:
     def write(self, data: Any) -> int:
         """Append bytes, as many as the system takes at once; the result is how many it were."""
         return self._file.write(data)
+
+    def writev(self, chunks: list[Any]) -> int:
+        """Append chunks, as many of their bytes as the system takes at once; the result is how many it were."""
+        if hasattr(os, "writev"):
+            return os.writev(self._file.fileno(), chunks)
+        return self._file.write(chunks[0])
 
     def commit(self) -> None:
         """Close the file and give it its name."""
