@@ -62,9 +62,10 @@ def split_names(run: Run) -> Split | None:
     filled = run.blocks[:, :100] != 0
     lengths = np.where(filled[:, 99], 100, filled.argmin(axis=1))
     longest = int(lengths.max())
-    names = run.blocks[:, :longest]
+    names = np.ascontiguousarray(run.blocks[:, :longest])
     dots, slashes = names == ord("."), names == ord("/")
-    if filled.sum() != lengths.sum() or (names == ord("\n")).any() or (names[:, :2] == ord("_")).all(axis=1).any():
+    hidden = (run.blocks[:, 0] == ord("_")) & (run.blocks[:, 1] == ord("_"))
+    if np.count_nonzero(filled) != lengths.sum() or (names == ord("\n")).any() or hidden.any():
         return None
     begins = np.zeros(len(names), np.int64)
     if slashes.any():
@@ -115,16 +116,11 @@ def build_alike(
     starts = run.headers[begin:end] + BLOCK
     ends = (starts + run.sizes[begin:end]).reshape(-1, count)
     starts = starts.reshape(-1, count)
+    keys = _cut_keys(run.blocks[begin:end:count, : key_ends[0]])
     field = fields[0]
     samples: list[Sample] = [
-        {"__key__": str(window[at:key_end], "utf-8", "surrogateescape"), "__url__": url, field: window[start:stop]}
-        for at, key_end, start, stop in zip(
-            run.headers[begin:end:count].tolist(),
-            split.key_ends[begin:end:count].tolist(),
-            starts[:, 0].tolist(),
-            ends[:, 0].tolist(),
-            strict=True,
-        )
+        {"__key__": key, "__url__": url, field: window[start:stop]}
+        for key, start, stop in zip(keys, starts[:, 0].tolist(), ends[:, 0].tolist(), strict=True)
     ]
     if local_path is not None:
         for sample in samples:
@@ -134,6 +130,16 @@ def build_alike(
         for sample, start, stop in zip(samples, starts[:, number].tolist(), ends[:, number].tolist(), strict=True):
             sample[field] = window[start:stop]
     return samples
+
+
+def _cut_keys(keys: NDArray[np.uint8]) -> list[str]:
+    """Keys of one length, a row each, as text."""
+    length = keys.shape[1]
+    raw = keys.tobytes()
+    if raw.isascii():  # one call for all of them
+        text = raw.decode("ascii")
+        return [text[at : at + length] for at in range(0, len(text), length)]
+    return [decode_name(raw[at : at + length]) for at in range(0, len(raw), length)]
 
 
 def build_mixed(
