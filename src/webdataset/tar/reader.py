@@ -82,10 +82,10 @@ class ArchiveReader:
     def __iter__(self) -> Iterator[Member | Run]:
         try:
             source = self._source = Source(self._stream)
+            if not source.fill(1):
+                raise TruncatedError("the file is empty: not a tar archive")
         except DataError as exn:
             raise exn.locate(offset=0)
-        if not source.fill(1):
-            raise TruncatedError("the file is empty: not a tar archive", offset=0)
         while True:
             start = source.offset
             try:

@@ -138,6 +138,7 @@ class Source:
             self._file.seek(self._origin + self.offset + size)
             self.start += self.pos + size
             self.window, self.pos = b"", 0
+            self.step = SMALLEST_READ
             return
         missing = size
         while missing > self.available:
