@@ -611,3 +611,29 @@ def test_a_path_object_is_a_path(tmp_path):
     """A Path is opened, and compressed by its name."""
     write_samples(Path(tmp_path) / "a.tgz", SAMPLES[:1])
     assert read_back((tmp_path / "a.tgz").read_bytes()) == SAMPLES[:1]
+
+
+def test_an_archive_takes_its_place_when_it_is_complete(tmp_path):
+    """A path keeps what it had until close; an exception in the block leaves it as it was, and nothing beside it."""
+    path = tmp_path / "a.tar"
+    path.write_bytes(b"old")
+    interrupted = TarWriter(str(path))
+    interrupted.write({"__key__": "a", "txt": "new"})
+    interrupted.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert (b"old", [path]) == (path.read_bytes(), list(tmp_path.iterdir()))
+    with TarWriter(str(path)) as sink:
+        sink.write({"__key__": "a", "txt": "new"})
+        assert b"old" == path.read_bytes()
+    with tarfile.open(path) as tar:
+        assert ["a.txt"] == tar.getnames()
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_a_link_to_an_archive_stays_a_link(tmp_path):
+    """Writing through a symbolic link replaces the file that it points to."""
+    (tmp_path / "real.tar").write_bytes(b"old")
+    (tmp_path / "link.tar").symlink_to("real.tar")
+    with TarWriter(str(tmp_path / "link.tar")) as sink:
+        sink.write({"__key__": "a", "txt": "new"})
+    assert (tmp_path / "link.tar").is_symlink()
+    assert tarfile.is_tarfile(tmp_path / "real.tar")

@@ -18,6 +18,8 @@ from zlib import adler32
 from .encoders import EncoderSpec, make_encoder
 from .errors import EncodingError, printable
 from .samples import is_metadata_member
+from .storage.atomic import AtomicFile
+from .storage.local import local_path
 from .tar.format import (
     END_OF_ARCHIVE,
     NAME_SIZE,
@@ -49,7 +51,8 @@ class TarWriter:
     The bytes are plain ustar; a member gets a PAX record only when its name, its size (8 GiB and
     more) or its time needs one. The same samples give the same bytes, compressed ones too.
 
-    An exception in the `with` block ends the archive after the samples written so far.
+    An archive under a local path appears complete or not at all: it is written as `<path>.partial` and
+    then takes the place of what was there. An exception in the `with` block gives it up.
 
     Args:
         fileobj: a path, a url that `gopen` can write to, or a writable binary object (left open).
@@ -109,10 +112,8 @@ class TarWriter:
         url = None
         self.own_fileobj = None
         if isinstance(fileobj, (str, os.PathLike)):
-            from .gopen import gopen
-
             url = os.fspath(fileobj)
-            fileobj = self.own_fileobj = gopen(url, "wb")
+            fileobj = self.own_fileobj = _open_target(url)
         elif not callable(getattr(fileobj, "write", None)):
             raise TypeError(f"fileobj must be a path, a url or have a method write, got {type(fileobj).__name__}")
         self.stream = fileobj
@@ -181,7 +182,10 @@ class TarWriter:
         return self
 
     def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> None:
-        self.close()
+        if exc_type is None or self.own_fileobj is None:
+            self.close()
+        else:
+            self.abandon()
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
@@ -190,6 +194,9 @@ class TarWriter:
     def _close_own(self, failed: bool) -> None:
         own, self.own_fileobj = self.own_fileobj, None
         if own is None:
+            return
+        if isinstance(own, AtomicFile):
+            own.discard() if failed else own.commit()
             return
         if not failed:
             own.close()
@@ -322,6 +329,15 @@ def _as_bytes(field: str, data: Any) -> Any:
         f"field {field!r}: {field} doesn't map to a bytes after encoding, got {type(data).__name__}; "
         "encode it, or give the writer an encoder for it"
     )
+
+
+def _open_target(url: str) -> Any:
+    from .gopen import gopen, rewrite_url
+
+    path = local_path(rewrite_url(url))
+    if path is None or (os.path.lexists(path) and not os.path.isfile(path)):
+        return gopen(url, "wb")  # devices and fifos are written as they are; a folder is an error
+    return AtomicFile(os.path.realpath(path), overwrite=True)
 
 
 def _name_of(stream: Any) -> str | None:

@@ -45,6 +45,11 @@ class AtomicFile:
             return os.writev(self._file.fileno(), chunks)
         return self._file.write(chunks[0])
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has been given its name, or was given up."""
+        return self._file.closed
+
     def commit(self) -> None:
         """Close the file and give it its name."""
         try:
