@@ -72,6 +72,8 @@ def build(spec: Spec) -> bytes:
         for number, (name, kind, size, mtime) in enumerate(spec.members):
             info = tarfile.TarInfo(name)
             info.type = kind
+            if kind == tarfile.AREGTYPE and len(name.encode("utf-8", "surrogateescape")) > 100:
+                info.type = tarfile.REGTYPE  # tarfile takes it for a folder where the 100 bytes end in a slash
             info.linkname = "target" if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) else ""
             info.size = size if info.isreg() else 0
             info.mtime = mtime if spec.format == "pax" else int(mtime)

@@ -254,9 +254,10 @@ regular_layouts = st.builds(
     st.lists(st.sampled_from(["cls", "txt", "PNG", "seg.png", "__key__", ""]), min_size=1, max_size=4),
     st.integers(1, 30),
 )
-mixed_layouts = st.lists(
-    st.tuples(st.builds(lambda key, field: f"{key}.{field}", keys, fields) | odd_names, st.binary(max_size=3)),
-    max_size=40,
+plain_names = st.builds(lambda key, field: f"{key}.{field}", keys, fields)
+mixed_layouts = st.one_of(
+    st.lists(st.tuples(names, st.binary(max_size=3)), max_size=40)
+    for names in (plain_names, plain_names, plain_names | odd_names)
 )
 layouts = st.lists(regular_layouts | mixed_layouts, min_size=1, max_size=3).map(
     lambda parts: list(itertools.chain(*parts))

@@ -153,6 +153,17 @@ def test_a_compressed_stream_cut_anywhere(kind: str, trickle: bool, tmp_path: Pa
         assert reading.samples == SAMPLES[: len(reading.samples)]
 
 
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+def test_faults_far_behind_the_end_mark(kind: str) -> None:
+    """A compressed stream is read to its end, however much follows the end mark: a cut there is an error too."""
+    data, _, _ = archive(tarfile.PAX_FORMAT)
+    compressed = COMPRESSIONS[kind](data + os.urandom(3 << 20))
+    reading = read(PATHS["fused"], TrickleReader(compressed[:-1500]))
+    assert reading.samples == SAMPLES
+    assert isinstance(reading.error, TruncatedError)
+    assert reading.error.offset is not None
+
+
 @pytest.mark.parametrize("kind", ["gzip", "gzip in parts", "xz", "zstd"])
 def test_a_damaged_compressed_stream(kind: str) -> None:
     """A flipped bit in a compressed stream with a checksum never gives other bytes without an error behind them."""
