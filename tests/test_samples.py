@@ -298,14 +298,23 @@ def test_runs_are_grouped_as_single_members(
 def test_alike_and_mixed_build_the_same() -> None:
     """Both ways of building samples from a run give the same, and each refuses what it cannot do."""
 
-    def build(members: list[tuple[str, bytes]], count: int) -> tuple[Any, Any]:
+    def build(members: list[tuple[str, bytes]], count: int) -> Iterator[Any]:
         run = scan(tar_bytes(members), 0)
         assert run is not None
         split = runs.split_names(run)
         assert split is not None
         end = len(run.sizes)
-        alike = runs.build_alike(run, split, 0, end, count, "u", "local", runs.FieldNames())
-        return alike, runs.build_mixed(run, split, 0, end, "u", "local", runs.FieldNames())
+        built = (
+            runs.build_alike(run, split, 0, end, count, "u", "local", runs.FieldNames()),
+            runs.build_mixed(run, split, 0, end, "u", "local", runs.FieldNames()),
+        )
+        for keys_and_samples in built:
+            if keys_and_samples is not None:
+                keys, samples = keys_and_samples[0], list(keys_and_samples[1])
+                assert keys == [sample["__key__"] for sample in samples]
+                yield samples
+            else:
+                yield None
 
     alike, mixed = build([(f"dir/{n}.{f}", f"{n}{f}".encode()) for n in range(9) for f in ("Cls", "txt", "x.y")], 3)
     assert alike == mixed

@@ -32,6 +32,8 @@ from .sparse import expand_sparse, parse_old_sparse, parse_pax_sparse, parse_spa
 
 WORTH_SCANNING = 1 << 16
 """Bytes in the window from which on looking at all blocks together pays."""
+DENSE = 4096
+"""Bytes from header to header, on average, below which members count as small for `scan`."""
 SHORT_RUN = 16
 PATIENCE = 256
 """After a run shorter than SHORT_RUN, this many members are read one by one before the next scan."""
@@ -77,6 +79,7 @@ class ArchiveReader:
         self._globals: dict[bytes, bytes] = {}
         self._source: Source | None = None
         self._overridden = False
+        self._count = 0
         self._patience = 0
 
     def __iter__(self) -> Iterator[Member | Run]:
@@ -90,9 +93,10 @@ class ArchiveReader:
             start = source.offset
             try:
                 if self.runs and not self._patience and not self._overridden and source.available >= WORTH_SCANNING:
-                    run = scan(source.window, source.pos)
+                    run = scan(source.window, source.pos, dense=source.offset < DENSE * self._count)
                     self._patience = PATIENCE if run is None or len(run.sizes) < SHORT_RUN else 0
                     if run is not None:
+                        self._count += len(run.sizes)
                         source.pos = run.end
                         yield run
                         continue
@@ -105,6 +109,7 @@ class ArchiveReader:
                 raise exn.locate(offset=start)
             if member is None:
                 return
+            self._count += 1
             yield member
 
     @property

@@ -70,19 +70,24 @@ class Run(NamedTuple):
     end: int
 
 
-def scan(window: bytes, pos: int) -> Run | None:
-    """The plain members that begin at `pos`, None when not even the first one is plain and whole."""
+def scan(window: bytes, pos: int, dense: bool = True) -> Run | None:
+    """The plain members that begin at `pos`, None when not even the first one is plain and whole.
+
+    `dense` says how to find the headers, not what is found: among small members it is quickest to look
+    at all blocks together; among large ones that would fetch every corner of the window from memory.
+    """
     count = (len(window) - pos) // BLOCK
     if not count:
         return None
     window_words = np.frombuffer(window, "<u8", count * _WORDS, pos).reshape(count, _WORDS)
-    candidates = np.flatnonzero((window_words[:, _MAGIC_WORD] & _MAGIC_MASK) == _MAGIC)
+    candidates = _headers_among_all(window_words) if dense else _headers_by_size(window, pos)
     if not len(candidates) or candidates[0]:
         return None
     words = window_words[candidates]
     blocks = words.view(np.uint8)
     sizes = ((blocks[:, 124:135] - 48) @ _OCTAL_PLACES).astype(np.int64)
-    believable = ((words[:, _NUMBER_WORDS] & _NUMBER_MASKS) == _NUMBER_VALUES).all(axis=1)
+    believable = (words[:, _MAGIC_WORD] & _MAGIC_MASK) == _MAGIC
+    believable &= ((words[:, _NUMBER_WORDS] & _NUMBER_MASKS) == _NUMBER_VALUES).all(axis=1)
     believable &= _checksums_are_right(blocks)
     kind = blocks[:, 156]
     plain = believable & (kind == 48) & (blocks[:, 0] != 0) & ((blocks[:, 345] == 0) | (blocks[:, 262] == 32))
@@ -107,6 +112,24 @@ def scan(window: bytes, pos: int) -> Run | None:
     end = int(candidates[met[-1]] + steps[met[-1]])
     headers = candidates[index] * BLOCK + pos
     return Run(window, headers, candidates[begins] * BLOCK + pos, sizes[index], blocks[index], end * BLOCK + pos)
+
+
+def _headers_among_all(words: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Numbers of all blocks that may be headers, data that look like one too."""
+    return np.flatnonzero((words[:, _MAGIC_WORD] & _MAGIC_MASK) == _MAGIC)
+
+
+def _headers_by_size(window: bytes, pos: int) -> NDArray[np.int64]:
+    """Numbers of the blocks that one comes by following the sizes."""
+    at, last = pos, len(window) - BLOCK
+    found = []
+    while at <= last and (digits := window[at + 124 : at + 135]).isdigit():
+        found.append((at - pos) // BLOCK)
+        try:
+            at += (int(digits, 8) + 2 * BLOCK - 1) & -BLOCK
+        except ValueError:
+            break
+    return np.array(found, dtype=np.int64)
 
 
 def _follow(

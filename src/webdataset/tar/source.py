@@ -88,6 +88,15 @@ class Source:
 
     def fill(self, need: int) -> bool:
         """Read until `need` bytes are in the window; False when the stream ends before."""
+        if self._file is not None and self.available < need:
+            # Read the rest of the window again rather than join it with what follows: a local file has it
+            # at hand, and memory that is given back first is taken again as it is, without page faults.
+            self.start += self.pos
+            self.window, self.pos = b"", 0
+            self._file.seek(self._origin + self.start)
+            self.window = self.read_some(max(need, self.step))
+            if self.step < LARGEST_READ:
+                self.step *= 2
         while self.available < need:
             data = self.read_some(max(need - self.available, self.step))
             if not data:
