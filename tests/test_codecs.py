@@ -45,12 +45,14 @@ arrays = hnp.arrays(
 )
 
 
+@settings(deadline=None)
 @given(text=st.text())
 def test_text_comes_back(text: str) -> None:
     """Text fields hold UTF-8 text."""
     round_trips("txt", text)
 
 
+@settings(deadline=None)
 @given(number=st.integers())
 def test_integers_come_back(number: int) -> None:
     """Integer fields hold a decimal integer of any size."""
@@ -71,12 +73,14 @@ def test_integers_of_other_libraries(value: Any) -> None:
 
 
 @pytest.mark.parametrize("extension", ["json", "mp", "cbor", "pyd"])
+@settings(deadline=None)
 @given(value=plain)
 def test_plain_values_come_back(extension: str, value: Any) -> None:
     """JSON, MessagePack, CBOR and pickle fields hold nested plain values, None at the top included."""
     round_trips(extension, value)
 
 
+@settings(deadline=None)
 @given(value=plain)
 def test_json_in_any_encoding(value: Any) -> None:
     """JSON is read as the standard library reads it: with blanks around it, a byte-order mark, in UTF-16."""
@@ -87,6 +91,7 @@ def test_json_in_any_encoding(value: Any) -> None:
         assert same(json.loads(data), decoders["json"](data))
 
 
+@settings(deadline=None)
 @given(text=st.binary(max_size=12))
 def test_json_of_any_bytes(text: bytes) -> None:
     """Any bytes give the value, or the error, of the standard library."""
@@ -101,6 +106,7 @@ def test_json_of_any_bytes(text: bytes) -> None:
         assert same(expected, decoders["json"](text))
 
 
+@settings(deadline=None)
 @given(array=arrays)
 def test_npy_comes_back(array: np.ndarray) -> None:
     """Arrays of every plain dtype and byte order come back bit by bit, writable, the first time and later."""
@@ -109,6 +115,7 @@ def test_npy_comes_back(array: np.ndarray) -> None:
     assert decoders["npy"](encoders["npy"](array)).flags.aligned
 
 
+@settings(deadline=None)
 @given(array=arrays)
 def test_npy_agrees_with_numpy(array: np.ndarray) -> None:
     """The bytes are those of numpy, and numpy's bytes are read, in C and in Fortran order."""
@@ -159,6 +166,7 @@ def test_npy_arrays_are_independent() -> None:
     assert decoders["npy"](data).sum() == 0
 
 
+@settings(deadline=None)
 @given(cut=st.integers(0, 8 * 100 + 127))
 def test_npy_cut_anywhere(cut: int) -> None:
     """A npy field that is cut anywhere is an error, also when its header is known."""
@@ -194,6 +202,7 @@ def test_npy_headers_that_are_wrong(header: str, match: str) -> None:
 
 
 @settings(max_examples=30)
+@settings(deadline=None)
 @given(value=st.dictionaries(st.from_regex("[a-z/]{1,8}", fullmatch=True), arrays, max_size=3))
 def test_npz_comes_back(value: dict[str, np.ndarray]) -> None:
     """A dict of arrays comes back; a name may be any text, `file` included."""
@@ -320,13 +329,14 @@ def test_values_that_would_not_come_back_are_refused(extension: str, value: Any)
 
 
 def test_every_written_extension_is_read() -> None:
-    """Whatever the writer encodes has a decoder: in the table, or as an image."""
-    from webdataset.codecs.images import IMAGE_EXTENSIONS
+    """Whatever the writer encodes has a decoder: in the table, or as an image, or as audio."""
+    from webdataset.autodecode import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS
 
-    assert encoders.keys() - decoders.keys() <= set(IMAGE_EXTENSIONS)
+    assert encoders.keys() - decoders.keys() <= {*IMAGE_EXTENSIONS, *AUDIO_EXTENSIONS}
     assert decoders.keys() <= encoders.keys()
 
 
+@settings(deadline=None)
 @given(parts=st.lists(st.binary(max_size=300_000), max_size=4), padding=st.integers(0, 3))
 def test_gzip_members(parts: list[bytes], padding: int) -> None:
     """Members one after another, with zeros between, are expanded together."""

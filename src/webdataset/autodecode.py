@@ -4,13 +4,15 @@ A handler is called with `".field"` and the bytes. It returns the value; or None
 field to the next handler; or `Continue(key, data)`, which goes on with another name and other bytes
 (that is how `.gz` is peeled off). A field that no handler takes stays bytes.
 
-Rules for an editor: `decoders` is looked up when a field is decoded, so that programs may edit it.
+Rules for an editor: `decoders` is looked up when a field is decoded, so that programs may edit it; so
+may `handlers`, `only` and `partial` of a Decoder, and subclasses may have their own `decode1`.
 Handlers of ours can tell from the name alone that a field is not theirs; `Decoder` asks them once a
 field name (`_declines`) and leaves them out from then on. Handlers of others stay in the chain.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 from collections.abc import Callable, Iterable
@@ -19,17 +21,37 @@ from typing import Any
 from ._types import FieldDecoder, Sample
 from .codecs import decoders
 from .codecs.arrays import npy_loads, npz_loads, tenbin_loads
+from .codecs.audio import AUDIO_EXTENSIONS
 from .codecs.basic import cbor_loads, json_loads, msgpack_loads
+from .codecs.extensions import (
+    audio,
+    call_extension_handler,
+    handle_extension,
+    has_extension,
+    torch_audio,
+    torch_video,
+    video,
+)
 from .codecs.failures import describe
 from .codecs.gz import gunzip
 from .codecs.images import IMAGE_EXTENSIONS, ImageHandler, imagehandler, imagespecs
-from .codecs.pickles import allowed_globals, torch_loads, unpickle_loads
+from .codecs.pickles import allowed_globals, torch_loads, unpickle_loads, weights_only_of_environment
+from .codecs.video import VIDEO_EXTENSIONS
 from .errors import DecodingError
 
 logger = logging.getLogger(__name__)
 
-pytorch_weights_only: bool = True
-"""Whether pth fields load tensors and plain containers only; False lets them run any code that they hold."""
+pytorch_weights_only: bool
+"""Whether pth fields load tensors and plain containers only: True, unless WDS_PYTORCH_WEIGHTS_ONLY is 0.
+
+False lets them run any code that they hold. What a program assigns wins over the environment.
+"""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "pytorch_weights_only":
+        return weights_only_of_environment()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class Continue:
@@ -53,27 +75,6 @@ def basichandlers(key: str, data: bytes) -> Any:
     return None if decode is None else decode(data)
 
 
-def handle_extension(extensions: str, f: Callable[[bytes], Any]) -> functools.partial[Any]:
-    """A handler that calls `f(data)` for fields with one of these extensions.
-
-    Args:
-        extensions: extensions separated by blanks, of one or more parts (`"jpg seg.png"`); case does not matter,
-            and `"png"` takes `seg.png` too.
-        f: gets the bytes; when it returns None, the field goes to the next handler.
-    """
-    return functools.partial(call_extension_handler, f=f, extensions=extensions.lower().split())
-
-
-def call_extension_handler(key: str, data: bytes, f: Callable[[bytes], Any], extensions: Iterable[str]) -> Any:
-    """`f(data)` when the key ends in one of the extensions, None otherwise."""
-    return f(data) if _has_extension(key, extensions) else None
-
-
-def _has_extension(key: str, extensions: Iterable[str]) -> bool:
-    dotted = "." + key.lower()
-    return any(dotted.endswith("." + extension) for extension in extensions)
-
-
 def _extension(key: str) -> str:
     return key[key.rfind(".") + 1 :]
 
@@ -83,6 +84,8 @@ default_pre_handlers: list[FieldDecoder] = [gzfilter]
 
 default_post_handlers: list[FieldDecoder] = [basichandlers]
 """Handlers after those of the program, unless it gives `post`."""
+
+_FOUND_OUT = ("_seen_handlers", "_seen_only", "_plans", "_passed")  # what a Decoder finds out again elsewhere
 
 _MANY_FIELDS = 10_000  # names of fields come from the data: what is remembered about them is bounded
 
@@ -95,7 +98,7 @@ class Decoder:
     JSON `null` gives None.
 
     Args:
-        handlers: handlers of the program, a list; fixed when the first sample has been decoded.
+        handlers: handlers of the program, a list; the attribute `handlers` is the whole chain, which may be edited.
         pre: handlers before them, default `default_pre_handlers`.
         post: handlers after them, default `default_post_handlers`.
         only: names of the fields to decode, a str with blanks or a collection; the others stay as they are.
@@ -104,6 +107,11 @@ class Decoder:
     Raises:
         DecodingError: from calls; says shard, key, field and what is wrong, with the first error as its cause.
     """
+
+    only: Any = None
+    partial = False
+    _seen_handlers: list[FieldDecoder] | None = None  # what the plans were made for
+    _seen_only: Any = None
 
     def __init__(
         self,
@@ -123,8 +131,6 @@ class Decoder:
                 raise TypeError(f"a decoding handler must be a function of key and data, got {handler!r:.100}")
         self.only = None if only is None else set(only.split() if isinstance(only, str) else only)
         self.partial = partial
-        self._plans: dict[str, str | Callable[[bytes], Any]] = {}
-        self._passed: set[str] = set()  # names of fields whose values need not be bytes
 
     def __call__(self, sample: Sample) -> Sample:
         """The decoded sample; see `decode`."""
@@ -137,6 +143,8 @@ class Decoder:
                 f"decode needs samples that are dicts, got {type(sample).__name__}: put it before to_tuple and batched"
             )
         result = sample.copy()
+        if self.handlers != self._seen_handlers or self.only != self._seen_only:
+            self._begin()
         plans, passed = self._plans, self._passed
         field = None
         try:
@@ -161,6 +169,12 @@ class Decoder:
         """The value of one field with the name `key` (no leading dot)."""
         return _run("." + key, data, self.handlers)
 
+    def _begin(self) -> None:
+        """Make plans anew: this is the first sample, or the program has edited the decoder."""
+        self._seen_handlers, self._seen_only = [*self.handlers], copy.copy(self.only)
+        self._plans: dict[str, str | Callable[[bytes], Any]] = {}
+        self._passed: set[str] = set()  # names of fields whose values need not be bytes
+
     def _plan(self, field: str) -> str | Callable[[bytes], Any]:
         """How to decode a field: an extension to look up in `decoders`, or a function of the bytes."""
         plan: str | Callable[[bytes], Any]
@@ -168,6 +182,8 @@ class Decoder:
             plan = functools.partial(_metadata, field)
         elif self.only is not None and field not in self.only:
             plan = bytes
+        elif type(self).decode1 is not Decoder.decode1:
+            plan = functools.partial(self.decode1, field)
         else:
             key = "." + field
             chain: list[FieldDecoder] = []
@@ -209,7 +225,7 @@ class Decoder:
         return DecodingError(url, key, field, sample, message=describe(exn, data))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_plans": {}, "_passed": set()}
+        return {name: value for name, value in self.__dict__.items() if name not in _FOUND_OUT}
 
 
 def _metadata(field: str, data: bytes) -> str | bytes:
@@ -224,10 +240,14 @@ def _declines(handler: FieldDecoder, key: str) -> bool:
     """Whether a handler returns None for this key whatever the data is; False when that is not known."""
     if handler is gzfilter:
         return not key.endswith(".gz")
+    if handler is torch_audio:
+        return not has_extension(key, AUDIO_EXTENSIONS)
+    if handler is torch_video:
+        return not has_extension(key, VIDEO_EXTENSIONS)
     if type(handler) is ImageHandler:
         return not handler.accepts(key)
     if type(handler) is functools.partial and handler.func is call_extension_handler and not handler.args:
-        return not _has_extension(key, handler.keywords["extensions"])
+        return not has_extension(key, handler.keywords["extensions"])
     return False
 
 
@@ -250,12 +270,15 @@ default_decoder = Decoder([])
 """Decodes everything but images."""
 
 __all__ = [
+    "AUDIO_EXTENSIONS",
     "IMAGE_EXTENSIONS",
+    "VIDEO_EXTENSIONS",
     "Continue",
     "Decoder",
     "DecodingError",
     "ImageHandler",
     "allowed_globals",
+    "audio",
     "basichandlers",
     "call_extension_handler",
     "cbor_loads",
@@ -273,6 +296,9 @@ __all__ = [
     "npz_loads",
     "pytorch_weights_only",
     "tenbin_loads",
+    "torch_audio",
     "torch_loads",
+    "torch_video",
     "unpickle_loads",
+    "video",
 ]

@@ -2,11 +2,13 @@
 
 WDS_SECURE=1 turns it on for a process; a program sets `enforce_security` to True or False, which wins over the
 environment. It is asked each time something would be allowed, never remembered. Writing local files stays allowed.
+Programs of old assign `webdataset.utils.enforce_security`; that counts as well, and True wins where the two differ.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 
 from .errors import SecurityError
 
@@ -20,8 +22,10 @@ def security_enforced() -> bool:
     Raises:
         SecurityError: WDS_SECURE is not a number, so what was meant is unknown.
     """
-    if enforce_security is not None:
-        return bool(enforce_security)
+    old = sys.modules.get(f"{__package__}.utils")
+    assigned = {enforce_security, vars(old).get("enforce_security") if old is not None else None} - {None}
+    if assigned:
+        return any(assigned)
     text = os.environ.get("WDS_SECURE") or "0"
     try:
         return bool(int(text))

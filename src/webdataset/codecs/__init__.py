@@ -2,7 +2,8 @@
 
 Both dicts may be edited: the reader and the writer look a function up when they need it. Each module
 here holds one family in a dict `CODECS`, whose keys are extensions separated by blanks. Images have
-no entry in `decoders`: a pixel format must be chosen first (`webdataset.autodecode.ImageHandler`).
+no entry in `decoders`: a pixel format must be chosen first (`webdataset.autodecode.ImageHandler`). Audio and video
+have none either: they are decoded where a program asks for it (`webdataset.autodecode.audio`, `video`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .arrays import CODECS as ARRAYS
+from .audio import CODECS as AUDIO
 from .basic import CODECS as BASIC
 from .images import CODECS as IMAGES
 from .pickles import CODECS as PICKLES
@@ -33,6 +35,6 @@ def _fill(*families: Family) -> None:
                 encoders[extension] = encode
 
 
-_fill(BASIC, ARRAYS, PICKLES, IMAGES)
+_fill(BASIC, ARRAYS, PICKLES, IMAGES, AUDIO)
 
 __all__ = ["decoders", "encoders"]

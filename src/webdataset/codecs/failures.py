@@ -22,6 +22,17 @@ def _image(exn: Exception, data: bytes) -> str:
     return f"cannot identify image file; starts with {start(data)}"
 
 
+def _bomb(exn: Exception, data: bytes) -> str:
+    return f"{' '.join(str(exn).split())} If that is right, raise PIL.Image.MAX_IMAGE_PIXELS"
+
+
+def _system(exn: Exception, data: bytes) -> str | None:
+    text = str(exn)
+    if not text.startswith(("image file is truncated", "broken data stream", "unrecognized data stream")):
+        return None
+    return f"the image is cut or damaged: {text}; {len(data)} bytes are there"
+
+
 def start(data: Any, count: int = 16) -> str:
     """The first bytes as Python writes them, with the number of bytes when there are more."""
     if not isinstance(data, bytes):
@@ -29,18 +40,21 @@ def start(data: Any, count: int = 16) -> str:
     return repr(data) if len(data) <= count else f"{data[:count]!r} ({len(data)} bytes)"
 
 
-_BY_TYPE: dict[str, Callable[[Any, bytes], str]] = {
+_BY_TYPE: dict[str, Callable[[Any, bytes], str | None]] = {
     "JSONDecodeError": _json,
     "UnicodeDecodeError": _unicode,
     "UnidentifiedImageError": _image,
+    "DecompressionBombError": _bomb,
+    "OSError": _system,
 }
 
 
 def describe(exn: Exception, data: Any) -> str:
     """One line for people about why these bytes could not be decoded."""
     special = _BY_TYPE.get(type(exn).__name__)
-    if special is not None:
-        return special(exn, data)
+    shown = None if special is None else special(exn, data)
+    if shown is not None:
+        return shown
     if isinstance(exn, DataError):
         return exn.message
     text = printable(" ".join(str(exn).split()), 500)

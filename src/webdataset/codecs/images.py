@@ -2,7 +2,8 @@
 
 Decoding needs an image spec, which names container, number type and colours: `imagespecs` is the
 table. Floats are the 8-bit values divided by 255 in float32, the same numbers in numpy and torch.
-No orientation tag is applied. 16-bit grey saturates, as Pillow converts it.
+No orientation tag is applied. 16-bit grey saturates, as Pillow converts it. PostScript is a program, which
+Pillow would give to ghostscript: it is refused, whatever the field is called.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .._optional import require
-from ..errors import EncodingError
+from ..errors import EncodingError, SecurityError
 
 _EXTENSIONS = (
     "blp bmp dib bufr cur pcx dcx dds ps eps fit fits fli flc ftc ftu gbr gif grib h5 hdf png apng jp2 j2k jpc jpf jpx"
@@ -47,6 +48,14 @@ imagespecs: dict[str, tuple[str, str | None, str]] = {
     "pilrgba": ("pil", None, "rgba"),
 }
 """Image spec to (container, number type, colours)."""
+
+
+_PROGRAMS = ("EPS",)  # Pillow's name for all PostScript
+
+_REFUSED = (
+    "this is {kind}, which is a program that ghostscript would run; if you trust the data, decode it yourself:"
+    ' handle_extension("eps ps", f)'
+)
 
 
 class ImageHandler:
@@ -86,6 +95,8 @@ class ImageHandler:
         pillow = require("PIL.Image", "pillow", "decoding images")
         mode = colours.upper()
         with pillow.open(io.BytesIO(data)) as image:
+            if image.format in _PROGRAMS:
+                raise SecurityError(_REFUSED.format(kind=image.format))
             image.load()
             if container == "pil":
                 return image.convert(mode)

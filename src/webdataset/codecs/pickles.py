@@ -19,8 +19,10 @@ from __future__ import annotations
 import collections
 import datetime
 import io
+import os
 import pickle
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -133,7 +135,9 @@ def torch_loads(data: bytes) -> Any:
 
     torch = require("torch", "torch", "decoding .pth")
     refuse_if_secure("torch.loads is not allowed for security reasons when enforce_security is set.")
-    weights_only = bool(autodecode.pytorch_weights_only)
+    package = sys.modules[autodecode.__name__.rpartition(".")[0]]
+    # Programs also assign webdataset.pytorch_weights_only; either can turn it off.
+    weights_only = all((autodecode.pytorch_weights_only, vars(package).get("pytorch_weights_only", True)))
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=weights_only)
     except pickle.UnpicklingError as exn:
@@ -151,6 +155,18 @@ def torch_loads(data: bytes) -> Any:
             f"torch refuses to load this file: {reason};"
             " if you trust the data, set webdataset.autodecode.pytorch_weights_only = False"
         ) from exn
+
+
+def weights_only_of_environment() -> bool:
+    """What WDS_PYTORCH_WEIGHTS_ONLY says: False for 0, True for 1 or nothing.
+
+    Raises:
+        SecurityError: it is something else, so what was meant is unknown.
+    """
+    text = os.environ.get("WDS_PYTORCH_WEIGHTS_ONLY") or "1"
+    if text not in ("0", "1"):
+        raise SecurityError(f"WDS_PYTORCH_WEIGHTS_ONLY must be 0 or 1, got {text!r}")
+    return text == "1"
 
 
 def pickle_dumps(value: Any) -> bytes:
