@@ -129,7 +129,8 @@ def test_errors_cross_worker_processes_with_their_place(urls, tmp_path):
     path.write_bytes(Path(urls[0]).read_bytes()[:1300])
     with pytest.raises(wds.DataError, match=r"cut\.tar") as caught:
         list(loader(wds.WebDataset([str(path)]), num_workers=1))
-    assert "TruncatedError" in str(caught.value)
+    assert "TruncatedError" == type(caught.value).__name__
+    assert str(path) == caught.value.url
 
 
 WITHOUT_TORCH = """

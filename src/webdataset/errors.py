@@ -20,13 +20,15 @@
     ├── EmptyDatasetError             (ValueError)  there was nothing to read
     ├── ShardListError                (ValueError)  shards cannot be listed or split as asked
     ├── EncodingError                 (ValueError)  a sample cannot be written
+    ├── ErrorBudgetError              more was skipped than an ErrorPolicy allows
     ├── SecurityError                 (ValueError)  the program did not allow what the data asks for
     └── MissingDependencyError        (ImportError)  an optional package is not installed
 
 Each class also is the builtin (in brackets) that old code catches. A DataError says its place and
 its fact in one line, `train-0003.tar!a/b.json: invalid JSON (byte 17)`, keeps the parts as
-attributes, and survives pickling, so that it crosses worker processes whole. Code that knows a
-part of the place which an inner layer could not know adds it with `locate`.
+attributes, and survives pickling and torch's way of carrying errors out of DataLoader workers, so
+that it crosses processes whole. Code that knows a part of the place which an inner layer could not
+know adds it with `locate`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,12 @@ import re
 import tarfile
 from typing import Any
 
+from ._crossing import arrived
+
 PLACE = ("url", "member", "key", "field", "offset", "stage", "worker")
+
+READING = ("open", "read", "group")
+"""Stages of which every shard goes through; the text of an error does not name them."""
 
 
 class WebDatasetError(Exception):
@@ -52,10 +59,11 @@ class DataError(WebDatasetError):
         key: key of the sample.
         field: field of the sample (`json`, `seg.png`).
         offset: byte offset in the uncompressed archive or stream.
-        stage: the pipeline stage that found out.
+        stage: the pipeline stage that found out: "open", "read", "group", or the name of a filter.
         worker: "rank/worker" of the reader, where there are several.
     """
 
+    message: str = "wrong data"  # the class has one, so torch makes the error anew with `message=`
     url: str | None
     member: str | None
     key: str | None
@@ -65,11 +73,16 @@ class DataError(WebDatasetError):
     worker: str | None
 
     def __init__(self, message: str = "", **place: Any) -> None:
-        super().__init__(message)
-        self.message = message
         unknown = place.keys() - set(PLACE)
         if unknown:
             raise TypeError(f"unknown part of a place: {', '.join(sorted(unknown))}")
+        from_worker = arrived(message)
+        if from_worker is not None:
+            place, traceback = from_worker
+            message = place["message"]
+            self.add_note(traceback)
+        super().__init__(message)
+        self.message = message
         for part in PLACE:
             setattr(self, part, place.get(part))
 
@@ -93,7 +106,7 @@ class DataError(WebDatasetError):
             name = printable(name)
         url = None if self.url is None else public_url(str(self.url))
         place = "!".join(part for part in (url, name) if part is not None)
-        if self.stage is not None:
+        if self.stage is not None and self.stage not in READING:
             shown += f" [in {self.stage}]"
         if self.worker is not None:
             shown += f" [reader {self.worker}]"
@@ -223,6 +236,10 @@ class ShardListError(WebDatasetError, ValueError):
 
 class EncodingError(WebDatasetError, ValueError):
     """A sample cannot be written as it is."""
+
+
+class ErrorBudgetError(WebDatasetError):
+    """More was skipped than an ErrorPolicy allows; the last error is `__cause__`."""
 
 
 class SecurityError(WebDatasetError, ValueError):

@@ -33,6 +33,22 @@ def base_plus_ext(path: str) -> tuple[str, str] | tuple[None, None]:
     return match.groups() if match else (None, None)  # type: ignore[return-value]
 
 
+def last_dot(path: str) -> tuple[str, str] | tuple[None, None]:
+    """Key and field of a member: split at the last dot of the last path component.
+
+    >>> last_dot("d.e/2024.01.02.jpg")
+    ('d.e/2024.01.02', 'jpg')
+    >>> last_dot("d.e/.hidden")
+    (None, None)
+    """
+    key, dot, field = path.rpartition(".")
+    return (key, field) if dot and "/" not in field and key and not key.endswith("/") else (None, None)
+
+
+KEY_RULES: dict[str, KeyRule] = {"first-dot": base_plus_ext, "last-dot": last_dot}
+"""Naming rules that have a name."""
+
+
 def is_metadata_member(name: str) -> bool:
     """Whether a member is about the archive, not part of a sample: `__meta__/...` or `__info__` at the top."""
     return _SKIPPED_NAME.match(name) is not None

@@ -16,12 +16,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ._closing import close_source, closing_source
+from ._closing import close_source, close_stream, closing_source
 from ._stage import pipelinefilter
 from ._types import Handler, Sample
 from .errors import DataError, public_url
 from .grouping import Grouper
 from .handlers import reraise_exception
+from .places import add_place
 from .samples import KeyRule, base_plus_ext, decode_name, is_metadata_member, valid_sample
 from .tar.header import BLOCK
 from .tar.reader import ArchiveReader
@@ -127,11 +128,13 @@ def _members(
             return None
         if skipped is not None and skipped(name):
             return None
-        if rename_files is not None:
-            name = rename_files(name)
-        if select_files is not None and not select_files(name):
-            return None
-        return name
+        try:
+            if rename_files is not None:
+                name = rename_files(name)
+            return name if select_files is None or select_files(name) else None
+        except Exception as exn:
+            add_place(exn, stage="rename_files or select_files", member=name)
+            raise
 
     name: str | None = None
 
@@ -208,10 +211,10 @@ def tar_file_expander(
                         member["__local_path__"] = local_path
                     yield member
             except Exception as exn:
-                if not handler(locate_shard(exn, url)):
+                if not handler(locate_shard(exn, url, "read")):
                     return
             finally:
-                close_source(stream)
+                close_stream(stream)
             if eof_value is not None:
                 yield eof_value
 
@@ -295,13 +298,18 @@ def expand_and_group(
     *,
     ignore_zeros: bool = False,
     torn: str = "warn",
+    keys: KeyRule = base_plus_ext,
+    lcase: bool = True,
 ) -> Iterator[Sample]:
     """`tar_file_expander` and `group_by_keys` in one: the same samples, several times as fast."""
+    wanted = _may_be_field if keys is base_plus_ext else _is_no_metadata
     with closing_source(data):
         for source in data:
             url, stream = _url_and_stream(source)
-            grouper = Grouper(url, source.get("local_path"), group_handler or handler, torn=torn)
-            reader = ArchiveReader(stream, _may_be_field, ignore_zeros=ignore_zeros)
+            grouper = Grouper(
+                url, source.get("local_path"), group_handler or handler, torn=torn, keys=keys, lcase=lcase
+            )
+            reader = ArchiveReader(stream, wanted, ignore_zeros=ignore_zeros)
             try:
                 for item in reader:
                     if isinstance(item, Run):
@@ -323,15 +331,19 @@ def expand_and_group(
                 done = grouper.flush_before(_begun(reader))
                 if done is not None:
                     yield done
-                if not handler(locate_shard(exn, url)):
+                if not handler(locate_shard(exn, url, "read")):
                     return
             finally:
                 reader.close()
-                close_source(stream)
+                close_stream(stream)
 
 
 def _may_be_field(raw: bytes) -> bool:
     return b"." in raw and not (raw.startswith(b"__") and is_metadata_member(decode_name(raw)))
+
+
+def _is_no_metadata(raw: bytes) -> bool:
+    return not (raw.startswith(b"__") and is_metadata_member(decode_name(raw)))
 
 
 def tarfile_samples(
@@ -359,9 +371,7 @@ def _url_and_stream(source: Any) -> tuple[str, Any]:
     )
 
 
-def locate_shard(exn: Exception, url: str) -> Exception:
-    """The exception with the shard said: ours take the url, others a note."""
-    if isinstance(exn, DataError):
-        return exn.locate(url=url)
-    exn.add_note(f"in shard {public_url(str(url))}")
+def locate_shard(exn: Exception, url: str, stage: str = "open") -> Exception:
+    """The exception with the shard and the stage said: ours take them, others get a note."""
+    add_place(exn, url=url, **({"stage": stage} if isinstance(exn, DataError) else {}))
     return exn

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from .. import places
+from .._arguments import check_handler
 from .._closing import close_source
 from .._types import Handler
-from ..errors import DataError, MissingFieldError, printable, public_url
+from ..errors import MissingFieldError, printable
 
 SHOWN_FIELDS = 20
 
@@ -19,11 +21,7 @@ SHOWN_FIELDS = 20
 def add_place(exn: BaseException, stage: str, sample: Any) -> None:
     """Tell the exception the stage, and the `__key__` and `__url__` of the sample where it has them."""
     key, url = (sample.get("__key__"), sample.get("__url__")) if isinstance(sample, dict) else (None, None)
-    if isinstance(exn, DataError):
-        exn.locate(stage=stage, key=key, url=url)
-        return
-    place = "!".join(part for part in (url and public_url(str(url)), key and printable(str(key))) if part)
-    exn.add_note(f"in {stage}" + (f", sample {place}" if place else ""))
+    places.add_place(exn, stage=stage, key=key, url=url)
 
 
 def missing_field(sample: Mapping[Any, Any], names: Collection[str]) -> MissingFieldError:
@@ -59,6 +57,13 @@ def apply_each(
 
     `keep_key`: a dict made of a dict gets its `__key__`, whatever `f` has put there.
     """
+    check_handler(stage, handler)
+    return _applied(data, f, handler, stage, keep_key)
+
+
+def _applied(
+    data: Iterable[Any], f: Callable[[Any], Any], handler: Handler, stage: str, keep_key: bool
+) -> Iterator[Any]:
     source = iter(data)
     try:
         for sample in source:
