@@ -15,14 +15,14 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Lowest section first; a module imports from its own section and from those above it in this list.
 SECTIONS = [
-    "errors _types handlers _optional _closing _torchdata _stage workers security",
+    "errors _types handlers _optional _closing _torchdata _stage _arguments _crossing _logfile places policy workers security",
     "order",
     "braces shardlists",
     "storage gopen",
     "tar",
     "samples grouping runs tariterators cache",
     "tenbin codecs autodecode filters",
-    "_epochs pipeline fluid",
+    "_epochs _empty pipeline _dataset_arguments fluid",
     "encoders tarwriter shardwriter writer",
     "__init__",
 ]

@@ -6,7 +6,8 @@ or spawn. Workers of one pass must agree without waiting for each other: torch g
 the same base seed, and each worker has its slot, an integer of (number of the pass, tag of the
 pass). A worker that finds the tag of its pass takes that number; if none of its siblings was there
 before it, the pass is the one after the last. Written without a lock: of siblings that come at the
-same time, each computes the same number.
+same time, each computes the same number. In a second row of slots, workers note the tag of a pass
+that gave them nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class EpochCounter:
         self._first = 0
         self._passes = 0
         self._shared: Any = None
+        self._running = 0  # tag of the pass that this process is in
 
     def share(self) -> None:
         """Put the count into shared memory; where there is none, every process counts for itself."""
@@ -37,7 +39,7 @@ class EpochCounter:
         try:
             from multiprocessing.sharedctypes import RawArray
 
-            self._shared = RawArray("q", 2 + _SLOTS)
+            self._shared = RawArray("q", 2 + 2 * _SLOTS)
         except (ImportError, OSError):  # no shared memory here (a sandbox without /dev/shm and temporary folder)
             return
         self._shared[0] = self._first
@@ -48,7 +50,7 @@ class EpochCounter:
         self._first, self._passes = epoch, 0
         if self._shared is not None:
             self._shared[1] += 1
-            self._shared[2:] = [0] * _SLOTS
+            self._shared[2:] = [0] * (2 * _SLOTS)
             self._shared[0] = epoch
 
     def peek(self) -> int:
@@ -62,19 +64,28 @@ class EpochCounter:
         passes, self._passes = self._passes, self._passes + 1
         if self._shared is None:
             return self._first + passes
-        tag = self._tag(passes)
+        tag = self._running = self._tag(passes)
         slots = self._slots()
         begun = [slot >> _TAG_BITS for slot in slots if slot & _TAG_MASK == tag]
         number = begun[0] if begun else (max(slots) >> _TAG_BITS) + 1
         self._shared[2 + self._slot()] = number << _TAG_BITS | tag
         return int(self._shared[0]) + number - 1
 
+    def all_ended_empty(self) -> bool:
+        """Note that the running pass gave nothing here; whether all workers of the loader said so (False: unknown)."""
+        info = _worker_info()
+        if self._shared is None or info is None or info.num_workers >= _SLOTS:
+            return False
+        begin = 2 + _SLOTS
+        self._shared[begin + self._slot()] = self._running
+        return all(tag == self._running for tag in self._shared[begin + 1 : begin + 1 + info.num_workers])
+
     def _write(self, number: int) -> None:
         if number:
             self._shared[2 + self._slot()] = number << _TAG_BITS
 
     def _slots(self) -> list[int]:
-        return list(self._shared[2:])
+        return list(self._shared[2 : 2 + _SLOTS])
 
     def _slot(self) -> int:
         info = _worker_info()

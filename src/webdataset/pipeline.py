@@ -6,22 +6,31 @@ is called with the iterator before it. The list may be edited. What happens at e
 1. every stage that has a method `start(epoch, reader)` is told the epoch, and which reader this is
    (0 as long as nothing before it divides the stream among readers);
 2. the stages that expand and group tar files run fused where they stand unedited side by side;
-3. the iterators are chained.
+3. each stage whose handler is an ErrorPolicy gets a handler of this pass, and what it gives is counted;
+4. the iterators are chained. Where there are several readers, errors that come out are told which one.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from itertools import islice
 from typing import Any, Self
 
+from ._closing import close_source
+from ._empty import CheckEmpty
 from ._epochs import EpochCounter
 from ._stage import FilterFunction, PipelineStage, RestCurried
 from ._torchdata import TorchIterable
+from .places import add_reader, in_torch_worker
+from .policy import PassPolicies
+from .shardlists import SimpleShardList, split_by_node, split_by_worker
 from .tariterators import expand_and_group, group_by_keys, tar_file_expander
-from .workers import reader_info
+from .workers import ReaderInfo, reader_info
+
+logger = logging.getLogger(__name__)
 
 
 class DataPipeline(TorchIterable, PipelineStage):
@@ -87,21 +96,30 @@ class DataPipeline(TorchIterable, PipelineStage):
         """One pass over the source; the next epoch."""
         if not self.pipeline:
             raise IndexError("this pipeline has no stages, not even a source")
-        self._start_stages(self._epochs.next())
-        source, *stages = fuse_stages(self.pipeline)
-        data = self.invoke(source)
-        for stage in stages:
-            data = self.invoke(stage, data)
-        return iter(data)
+        info, epoch = reader_info(), self._epochs.next()
+        self._start_stages(epoch, info)
+        passes = PassPolicies()
+        data: Any = None
+        for i, stage in enumerate(fuse_stages(self.pipeline)):
+            stage, handlers = passes.bind(stage)
+            data = self.invoke(stage, data) if i else self.invoke(stage)
+            for handler in handlers:
+                data = handler.counted(data)
+        if info.readers == 1 and not passes and not in_torch_worker():
+            return iter(data)
+        return _watched(data, passes, epoch)
 
-    def _start_stages(self, epoch: int) -> None:
-        info = reader_info()
+    def _start_stages(self, epoch: int, info: ReaderInfo) -> None:
+        if epoch == 0 and info.reader == 0 and info.readers > 1:
+            tell_idle_readers(self.pipeline, info)
         # A source that is a pipeline or a loader has divided the stream itself, by rank at least.
         divided = info.reader if hasattr(self.pipeline[0], "dataset") or _is_pipeline(self.pipeline[0]) else 0
         for stage in self.pipeline:
             start = getattr(stage, "start", None)
             if callable(start):
                 start(epoch, divided)
+            if isinstance(stage, CheckEmpty):
+                stage.epochs = self._epochs
             if getattr(stage, "splits_readers", False):
                 divided = info.reader
 
@@ -186,21 +204,44 @@ def _is_pipeline(stage: Any) -> bool:
     return isinstance(stage, DataPipeline)
 
 
+def _watched(data: Iterable[Any], passes: PassPolicies, epoch: int) -> Iterator[Any]:
+    """The same items; errors are told the reader, and in the end the policies report."""
+    try:
+        yield from data
+    except Exception as exn:
+        add_reader(exn)
+        raise
+    finally:
+        close_source(data)
+        passes.end(epoch)
+
+
+def tell_idle_readers(stages: list[Any], info: ReaderInfo) -> None:
+    """Log that some readers get no shard, where the number of shards is known and our splitters divide them."""
+    shards = len(stages[0]) if isinstance(stages[0], SimpleShardList) else None
+    readers = info.world_size if any(stage is split_by_node for stage in stages) else 1
+    readers *= info.num_workers if any(stage is split_by_worker for stage in stages) else 1
+    if shards is not None and shards < readers:
+        logger.warning(
+            "%d shards for %d readers (%d ranks with %d workers each): %d readers have nothing to do",
+            *(shards, readers, info.world_size, info.num_workers, readers - shards),
+        )
+
+
 def fuse_stages(stages: list[Any]) -> list[Any]:
     """The same stages, with each unedited expander and grouper that stand side by side in one."""
     fused: list[Any] = []
     for stage in stages:
         previous = fused[-1] if fused else None
         if (
-            _is_plain(stage, group_by_keys, {"handler", "torn"})
+            _is_plain(stage, group_by_keys, {"handler", "torn", "keys", "lcase"})
             and previous is not None
             and _is_plain(previous, tar_file_expander, {"handler", "ignore_zeros"})
         ):
             options = dict(previous.kw)
             if "handler" in stage.kw:
                 options["group_handler"] = stage.kw["handler"]
-            if "torn" in stage.kw:
-                options["torn"] = stage.kw["torn"]
+            options.update((name, value) for name, value in stage.kw.items() if name != "handler")
             fused[-1] = FilterFunction(expand_and_group, **options)
         else:
             fused.append(stage)
