@@ -330,5 +330,5 @@ def test_resampled_is_a_stage_like_others():
     assert str(resampled(3)) == "<resampled_ (3,) {}>"
     copy = pickle.loads(pickle.dumps(resampled(3, seed=4)))
     assert list(copy(DIGITS)) == list(resampled(3, seed=4)(DIGITS)) == list(shardlists.resampled_(DIGITS, 3, seed=4))
-    with pytest.raises(TypeError, match="unexpected keyword argument 'sed'"):
+    with pytest.raises(TypeError, match=r"resampled: unknown argument 'sed' \(did you mean 'seed'\?\)"):
         resampled(3, sed=4)

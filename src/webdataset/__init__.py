@@ -22,7 +22,7 @@ from .autodecode import (
     torch_loads,
 )
 from .cache import StreamingOpen
-from .errors import DataError, DecodingError, WebDatasetError
+from .errors import DataError, DecodingError, ErrorBudgetError, WebDatasetError
 from .filters import (
     Cached,
     associate,
@@ -39,6 +39,7 @@ from .filters import (
     pipelinefilter,
     rename,
     rename_keys,
+    require_fields,
     rsample,
     select,
     shuffle,
@@ -58,6 +59,7 @@ from .handlers import (
     warn_and_stop,
 )
 from .pipeline import DataPipeline
+from .policy import ErrorPolicy
 from .shardlists import (
     ResampledShards,
     SimpleShardList,
@@ -81,6 +83,8 @@ __all__ = [
     "DataPipeline",
     "Decoder",
     "DecodingError",
+    "ErrorBudgetError",
+    "ErrorPolicy",
     "FluidInterface",
     "FluidWrapper",
     "ResampledShards",
@@ -117,6 +121,7 @@ __all__ = [
     "pipelinefilter",
     "rename",
     "rename_keys",
+    "require_fields",
     "reraise_exception",
     "resampled",
     "rsample",

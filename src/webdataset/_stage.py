@@ -8,8 +8,12 @@ method `start`, which the pipeline calls before each pass.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+from ._arguments import check_names
+from ._closing import close_source
 
 
 class PipelineStage:
@@ -45,18 +49,48 @@ class FilterFunction:
 class RestCurried:
     """A stage function whose first argument, the data, comes later."""
 
-    def __init__(self, f: Callable[..., Iterator[Any]], stage: type[FilterFunction] = FilterFunction) -> None:
+    def __init__(
+        self, f: Callable[..., Iterator[Any]], stage: type[FilterFunction] = FilterFunction, trial: bool = False
+    ) -> None:
+        """`trial`: call `f` without data when a stage is made, so that what it says of its arguments is said then."""
         self.f = f
         self.stage = stage
+        self.trial = trial
         functools.update_wrapper(self, f)
 
     def __call__(self, *args: Any, **kw: Any) -> FilterFunction:
-        return self.stage(self.f, *args, **kw)
+        self._check(args, kw)
+        stage = self.stage(self.f, *args, **kw)
+        if self.trial:
+            close_source(stage.f((), *stage.args, **stage.kw))
+        return stage
+
+    def _check(self, args: tuple[Any, ...], kw: dict[str, Any]) -> None:
+        try:
+            signature = inspect.signature(self.f)
+        except (TypeError, ValueError):  # some builtins have none
+            return
+        name = getattr(self.f, "__name__", repr(self.f)).strip("_")
+        check_names(name, kw, signature, {})
+        try:
+            signature.bind((), *args, **kw)
+        except TypeError as exn:
+            raise TypeError(f"{name}: {exn}; it takes {_shown_arguments(signature)}") from None
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        return (RestCurried, (self.f, self.stage))
+        return (RestCurried, (self.f, self.stage, self.trial))
+
+
+def _shown_arguments(signature: inspect.Signature) -> str:
+    _, *names = signature.parameters
+    return ", ".join(names) or "no arguments"
 
 
 def pipelinefilter(f: Callable[..., Iterator[Any]]) -> RestCurried:
     """Curry `f(data, *args, **kw)`: the result called with args and kw is a picklable stage."""
     return RestCurried(f)
+
+
+def checkedfilter(f: Callable[..., Iterator[Any]], stage: type[FilterFunction] = FilterFunction) -> RestCurried:
+    """As `pipelinefilter`, for functions that check their arguments when they are called, before they read."""
+    return RestCurried(f, stage, trial=True)

@@ -7,20 +7,24 @@ Every method that adds a stage returns a new pipeline; what the stage does is sa
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self
 
 from . import filters
-from ._optional import require
+from ._arguments import explained
+from ._dataset_arguments import CLASSIC, check_arguments
+from ._empty import CheckEmpty, check_empty
+from ._optional import require as require_module
 from ._stage import FilterFunction
-from ._types import Handler, Sample
+from ._types import Handler
 from .cache import StreamingOpen
-from .errors import EmptyDatasetError, public_url
+from .errors import public_url
 from .handlers import reraise_exception
 from .pipeline import DataPipeline
+from .samples import KEY_RULES, KeyRule
 from .shardlists import ResampledShards, SimpleShardList, split_by_node, split_by_worker
 from .tariterators import group_by_keys, tar_file_expander
-from .workers import reader_info, resolve_seed
+from .workers import resolve_seed
 
 
 class FluidInterface:
@@ -131,7 +135,7 @@ class WebLoader(DataPipeline, FluidInterface):
     """
 
     def __init__(self, *args: Any, **kw: Any) -> None:
-        super().__init__(require("torch.utils.data", "torch", "WebLoader").DataLoader(*args, **kw))
+        super().__init__(require_module("torch.utils.data", "torch", "WebLoader").DataLoader(*args, **kw))
 
 
 class WebDataset(DataPipeline, FluidInterface):
@@ -140,24 +144,38 @@ class WebDataset(DataPipeline, FluidInterface):
     Args:
         urls: shards: a url or path with braces ("train-{000..999}.tar", "::" between several), or an
             iterable of urls. Plain and compressed archives, local, http(s), `pipe:`, `-`.
-        handler: error policy for opening, reading and grouping.
+        handler: error policy for opening, reading and grouping; one of `webdataset.handlers`, or an ErrorPolicy.
         mode: "resampled" is the same as resampled=True.
-        resampled: draw shards with replacement, without end.
+        resampled: draw shards with replacement, without end. There are no epochs then: among as many draws as there
+            are shards, a third of them does not come at all, and others come several times. For epochs in which
+            every sample comes once, leave it off.
         repeat: pass over the shards without end.
         shardshuffle: shuffle the shards in a buffer of this size (True: 100), differently in each epoch.
         cache_size, cache_dir, url_to_name: local copies of shards; not there yet.
         detshuffle: shuffle shards with `filters.detshuffle`.
-        nodesplitter: divides shards among ranks; None: every rank reads all.
+        nodesplitter: divides shards among ranks; None: every rank reads all. Fewer shards than readers are no error:
+            some readers have nothing to do, and the log says how many.
         workersplitter: divides shards among the workers of a rank; None: every worker reads all.
         select_files: called with a member's name; false leaves it out.
         rename_files: called with a member's name, gives the one to use.
         empty_check: a data set without a sample is an error.
-        verbose: log each shard that is opened.
+        verbose: log each shard that is opened, at level INFO.
         seed: of the shuffling; None: WDS_SEED or 0; "random": drawn and logged.
         ignore_zeros: read on behind the end mark of an archive (archives that were concatenated).
         torn: "warn" or "error" when the members of a sample are not neighbours in their shard.
+        require: fields that every sample must have, `("jpg;png", "json")` with alternatives; checked after grouping.
+        on_missing: what becomes of a sample without them: "error" (it goes to the handler), "skip", or "empty" (the
+            field is None). Skipped and filled samples are counted, and reported in the log at the end of a pass.
+        keys: where key and field of a member's name divide: "first-dot" or "last-dot" of its last path component, or
+            a function from the name to (key, field), (None, None) for members that belong to no sample.
+        lcase: lower-case the names of fields.
+
+    Raises:
+        TypeError, ValueError: an argument is not what it must be.
+        EmptyDatasetError: there are no shards; when iterating, no sample in any of them.
     """
 
+    @explained("WebDataset", CLASSIC)
     def __init__(
         self,
         urls: Any,
@@ -180,20 +198,21 @@ class WebDataset(DataPipeline, FluidInterface):
         *,
         ignore_zeros: bool = False,
         torn: str = "warn",
+        require: str | Iterable[str | Sequence[str]] | None = None,
+        on_missing: str = "error",
+        keys: str | KeyRule = "first-dot",
+        lcase: bool = True,
     ) -> None:
+        check_arguments(locals())
         super().__init__()
         if cache_dir is not None or cache_size > 0:
-            raise NotImplementedError("cache_dir and cache_size: this version streams without a cache")
-        if torn not in ("warn", "error"):
-            raise ValueError(f'torn must be "warn" or "error", got {torn!r}')
-        if mode not in (None, "resampled"):
-            raise ValueError(f'mode must be None or "resampled", got {mode!r}')
+            raise NotImplementedError("WebDataset: cache_dir and cache_size: this version streams without a cache")
         self.seed = resolve_seed(seed)
         self.append(_shard_list(urls, resampled or mode == "resampled", self.seed))
         self.append(nodesplitter)
         self.append(workersplitter)
         if shardshuffle is not None:
-            size = 100 if shardshuffle is True else int(shardshuffle)
+            size = 100 if shardshuffle is True else shardshuffle
             self.append((filters.detshuffle if detshuffle else filters.shuffle)(size, seed=self.seed))
         self.append(StreamingOpen(verbose=verbose, handler=handler))
         options: dict[str, Any] = {"handler": handler}
@@ -202,9 +221,16 @@ class WebDataset(DataPipeline, FluidInterface):
         if ignore_zeros:
             options["ignore_zeros"] = True
         self.append(FilterFunction(tar_file_expander, **options))
-        self.append(FilterFunction(group_by_keys, handler=handler, torn=torn))
+        options = {"handler": handler, "torn": torn}
+        if keys != "first-dot":
+            options["keys"] = KEY_RULES[keys] if isinstance(keys, str) else keys
+        if not lcase:
+            options["lcase"] = False
+        self.append(FilterFunction(group_by_keys, **options))
+        if require is not None:
+            self.append(filters.require_fields(require, on_missing, handler, place=_describe(urls)))
         if empty_check:
-            self.append(FilterFunction(check_empty, place=_describe(urls)))
+            self.append(CheckEmpty(_describe(urls)))
         if repeat:
             self.repeat()
 
@@ -225,21 +251,6 @@ def _describe(urls: Any) -> str:
     if isinstance(urls, (str, os.PathLike)):
         return public_url(os.fspath(urls))
     return f"{type(urls).__name__} of shards"
-
-
-def check_empty(source: Iterable[Sample], *, place: str = "the data set") -> Iterator[Sample]:
-    """Pass samples on; if none came at the end, raise EmptyDatasetError, or warn where there are several readers.
-
-    One of several readers may have nothing to do: what the others get, it cannot know.
-    """
-    empty = True
-    for sample in source:
-        yield sample
-        empty = False
-    if empty and reader_info().readers == 1:
-        raise EmptyDatasetError(
-            f"{place}: no sample found. The shards were read and hold none: are the members named key.field?"
-        )
 
 
 __all__ = ["FluidInterface", "FluidWrapper", "WebDataset", "WebLoader", "check_empty"]

@@ -66,6 +66,7 @@ from ._order import (
     shuffle,
     slice,
 )
+from ._required import ON_MISSING, _require_fields, require_fields
 from ._streams import (
     _xdecode,
     decode_bin,
@@ -77,6 +78,7 @@ from ._streams import (
 )
 
 __all__ = [
+    "ON_MISSING",
     "Cached",
     "FilterFunction",
     "PipelineStage",
@@ -94,6 +96,7 @@ __all__ = [
     "_map_tuple",
     "_rename",
     "_rename_keys",
+    "_require_fields",
     "_rsample",
     "_select",
     "_shuffle",
@@ -131,6 +134,7 @@ __all__ = [
     "pipelinefilter",
     "rename",
     "rename_keys",
+    "require_fields",
     "reraise_exception",
     "rsample",
     "select",

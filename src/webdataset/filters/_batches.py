@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from .._arguments import check_count, check_function
 from .._closing import close_source
-from .._stage import pipelinefilter
+from .._stage import checkedfilter
 from ..errors import CollationError
 from ._places import add_place
 
@@ -128,10 +129,9 @@ def _batched(
         collation_fn: makes a batch of a list of samples; None leaves the list.
         partial: the last batch comes even if it is not full; otherwise its samples are dropped.
     """
-    size = index(batchsize)
-    if size < 1:
-        raise ValueError(f"batched: batchsize must be at least 1, got {batchsize!r}")
-    return _batches(data, size, collation_fn, partial)
+    check_count("batched", "batchsize", batchsize, 1, "samples")
+    check_function("batched", "collation_fn", collation_fn, optional=True)
+    return _batches(data, index(batchsize), collation_fn, partial)
 
 
 def _batches(
@@ -161,7 +161,7 @@ def _collated(samples: list[Any], collation_fn: Callable[[list[Any]], Any]) -> A
         raise
 
 
-batched = pipelinefilter(_batched)
+batched = checkedfilter(_batched)
 
 
 def _listed(data: Iterable[Any], batchsize: int = 20, partial: bool = True) -> Iterator[Any]:
@@ -169,7 +169,7 @@ def _listed(data: Iterable[Any], batchsize: int = 20, partial: bool = True) -> I
     return _batched(data, batchsize, None, partial)
 
 
-listed = pipelinefilter(_listed)
+listed = checkedfilter(_listed)
 
 
 def _unlisted(data: Iterable[Any]) -> Iterator[Any]:
@@ -184,7 +184,7 @@ def _unlisted(data: Iterable[Any]) -> Iterator[Any]:
         close_source(source)
 
 
-unlisted = pipelinefilter(_unlisted)
+unlisted = checkedfilter(_unlisted)
 
 
 def _unbatched(data: Iterable[Any]) -> Iterator[Any]:
@@ -206,7 +206,7 @@ def _unbatched(data: Iterable[Any]) -> Iterator[Any]:
         close_source(source)
 
 
-unbatched = pipelinefilter(_unbatched)
+unbatched = checkedfilter(_unbatched)
 
 
 def _row_count(batch: Any) -> int:

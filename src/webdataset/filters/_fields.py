@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .._stage import pipelinefilter
+from .._arguments import shown
+from .._stage import checkedfilter
 from .._types import Handler
 from ..errors import DuplicateFieldError, MissingFieldError, SampleError
 from ..handlers import reraise_exception
@@ -22,8 +23,10 @@ Alternatives = str | Sequence[str]
 
 
 def _alternatives(names: Alternatives) -> list[str]:
-    if not isinstance(names, str):
+    if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
         return list(names)
+    if not isinstance(names, str):
+        raise TypeError(f'a field must be a name, "png;jpg" or ["png", "jpg"], got {shown(names)}')
     if re.search(r"\s", names):
         raise ValueError(f"{names!r} holds a space: alternatives are separated by ;, fields are separate arguments")
     return names.split(";")
@@ -88,7 +91,7 @@ def _to_tuple(
     return apply_each(data, chosen, handler, "to_tuple")
 
 
-to_tuple = pipelinefilter(_to_tuple)
+to_tuple = checkedfilter(_to_tuple)
 
 
 def _rename(
@@ -113,7 +116,7 @@ def _rename(
     return apply_each(data, renamed, handler, "rename")
 
 
-rename = pipelinefilter(_rename)
+rename = checkedfilter(_rename)
 
 
 def _matcher(patterns: Iterable[str]) -> Callable[[str], Any]:
@@ -137,7 +140,7 @@ def _extract_keys(
         ignore_missing: true leaves out what is missing, so that the tuple gets shorter; false raises MissingFieldError.
         handler: error policy.
     """
-    wanted = [pattern.split(";") if isinstance(pattern, str) else list(pattern) for pattern in patterns]
+    wanted = [pattern.split(";") if isinstance(pattern, str) else _alternatives(pattern) for pattern in patterns]
     matchers = [(names, _matcher(names)) for names in wanted]
 
     def extracted(sample: Any) -> Any:
@@ -155,7 +158,7 @@ def _extract_keys(
     return apply_each(source, extracted, handler, "extract_keys")
 
 
-extract_keys = pipelinefilter(_extract_keys)
+extract_keys = checkedfilter(_extract_keys)
 
 
 def _rename_keys(
@@ -177,6 +180,11 @@ def _rename_keys(
         duplicate_is_error: two fields of one new name raise DuplicateFieldError; otherwise the first is kept.
         kw: new name = pattern.
     """
+    for rule in (*args, *kw.items()):
+        if not (isinstance(rule, (tuple, list)) and len(rule) == 2 and all(isinstance(part, str) for part in rule)):
+            raise TypeError(
+                f'rename_keys: a rule must be a new name and a pattern, ("image", "*.png"), got {shown(rule)}'
+            )
     rules = [(new, pattern, _matcher([pattern])) for new, pattern in (*args, *kw.items())]
 
     def renamed(sample: Any) -> Any:
@@ -201,4 +209,4 @@ def _rename_keys(
     return apply_each(source, renamed, reraise_exception, "rename_keys")
 
 
-rename_keys = pipelinefilter(_rename_keys)
+rename_keys = checkedfilter(_rename_keys)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from .._arguments import check_function, check_handler, shown
 from .._closing import close_source
-from .._stage import pipelinefilter
+from .._stage import checkedfilter
 from .._types import Handler
 from ..handlers import reraise_exception
 from ._places import add_place, apply_each, check_dict, missing_field
@@ -22,16 +23,23 @@ def _map(data: Iterable[Any], f: Callable[[Any], Any], handler: Handler = rerais
 
     A dict made of a dict keeps the `__key__` of the sample (None where it had none), whatever `f` put there.
     """
+    check_function("map", "f", f)
     return apply_each(data, f, handler, "map", keep_key=True)
 
 
-map = pipelinefilter(_map)
+map = checkedfilter(_map)
 
 
 def _select(
     data: Iterable[Any], predicate: Callable[[Any], Any], *, handler: Handler = reraise_exception
 ) -> Iterator[Any]:
     """Keep the samples for which the predicate is true."""
+    check_function("select", "predicate", predicate)
+    check_handler("select", handler)
+    return _selected(data, predicate, handler)
+
+
+def _selected(data: Iterable[Any], predicate: Callable[[Any], Any], handler: Handler) -> Iterator[Any]:
     source = iter(data)
     try:
         for sample in source:
@@ -48,7 +56,7 @@ def _select(
         close_source(source)
 
 
-select = pipelinefilter(_select)
+select = checkedfilter(_select)
 
 
 def _decode(data: Iterable[Any], *args: Any, handler: Handler = reraise_exception, **kw: Any) -> Iterator[Any]:
@@ -70,7 +78,7 @@ def _decode(data: Iterable[Any], *args: Any, handler: Handler = reraise_exceptio
     return apply_each(data, decoded, handler, "decode")
 
 
-decode = pipelinefilter(_decode)
+decode = checkedfilter(_decode)
 
 
 def _map_dict(data: Iterable[Any], handler: Handler = reraise_exception, **kw: Callable[[Any], Any]) -> Iterator[Any]:
@@ -80,6 +88,8 @@ def _map_dict(data: Iterable[Any], handler: Handler = reraise_exception, **kw: C
     """
     if not kw:
         raise ValueError("map_dict needs at least one field=function")
+    for field, function in kw.items():
+        check_function("map_dict", field, function)
 
     def mapped(sample: Any) -> Any:
         check_dict(sample, "map_dict")
@@ -97,7 +107,7 @@ def _map_dict(data: Iterable[Any], handler: Handler = reraise_exception, **kw: C
     return apply_each(data, mapped, handler, "map_dict")
 
 
-map_dict = pipelinefilter(_map_dict)
+map_dict = checkedfilter(_map_dict)
 
 
 def _map_tuple(
@@ -107,6 +117,9 @@ def _map_tuple(
 
     None leaves a position as it is; positions without a function, and functions without a position, are passed over.
     """
+
+    for position, function in enumerate(args):
+        check_function("map_tuple", f"function {position}", function, optional=True)
 
     def mapped(sample: Any) -> Any:
         if not isinstance(sample, (list, tuple)):
@@ -126,7 +139,7 @@ def _map_tuple(
     return apply_each(data, mapped, handler, "map_tuple")
 
 
-map_tuple = pipelinefilter(_map_tuple)
+map_tuple = checkedfilter(_map_tuple)
 
 
 def _associate(data: Iterable[Any], associator: Any, **kw: Any) -> Iterator[Any]:
@@ -134,6 +147,8 @@ def _associate(data: Iterable[Any], associator: Any, **kw: Any) -> Iterator[Any]
 
     Other keyword arguments are ignored; kept for 0.2 callers.
     """
+    if not callable(associator) and not hasattr(associator, "get"):
+        raise TypeError(f"associate: associator must be a function of the key or a dict, got {shown(associator)}")
     lookup: Callable[[Any], Mapping[str, Any]]
     lookup = associator if callable(associator) else lambda key: associator.get(key, {})
 
@@ -146,7 +161,7 @@ def _associate(data: Iterable[Any], associator: Any, **kw: Any) -> Iterator[Any]
     return apply_each(data, associated, reraise_exception, "associate")
 
 
-associate = pipelinefilter(_associate)
+associate = checkedfilter(_associate)
 
 
 def transform_with(sample: Sequence[Any], transformers: Sequence[Callable[[Any], Any] | None] | None) -> Any:

@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from numbers import Real
 from random import Random
 from typing import Any
 
+from .._arguments import check_count, shown
 from .._closing import close_source
-from .._stage import PipelineStage, RestCurried, pipelinefilter
+from .._logfile import append_locked, open_log
+from .._stage import PipelineStage, checkedfilter
 from .._types import Handler
-from ..order.buffer import pick, shuffled
+from ..order.buffer import pick, shuffled, shuffled_by_size
 from ..order.seeded import EpochAttribute, SeededStage, seeded_random
-from ..workers import resolve_seed
+from ..order.sizes import bytes_of, image_bytes
+from ..workers import reader_info, resolve_seed
 
 __all__ = ["ShuffleStage", "detshuffle", "info", "log_keys", "pick", "rsample", "shuffle", "slice"]
+
+MUCH_MEMORY = 1 << 30
+"""Decoded images in a shuffle buffer that hold more bytes than this are worth a warning."""
 
 
 def _closing(stream: Iterator[Any], source: Iterator[Any]) -> Iterator[Any]:
@@ -38,6 +45,8 @@ def _shuffle(
     rng: Random | None = None,
     seed: int | str | None = None,
     handler: Handler | None = None,
+    *,
+    max_bytes: float | None = None,
 ) -> Iterator[Any]:
     """Shuffle in a buffer: another order in each epoch, the same one for the same seed.
 
@@ -47,19 +56,50 @@ def _shuffle(
         rng: generator to use instead of a seed.
         seed: None means WDS_SEED or 0; "random" draws one, and logs it.
         handler: ignored; kept for 0.2 callers.
+        max_bytes: bytes that the samples in the buffer hold at most (of bytes, str, arrays, tensors and images);
+            a larger sample is in the buffer alone. Sizes are not looked at without it.
     """
     for name, value in (("bufsize", bufsize), ("initial", initial)):
         if not isinstance(value, (int, float, Real)):
-            raise TypeError(f"shuffle: {name} must be a number of samples, got {value!r}")
+            raise TypeError(f"shuffle: {name} must be a number of samples, got {shown(value)}")
+    if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, (int, float, Real))):
+        raise TypeError(f"shuffle: max_bytes must be a number of bytes or None, got {shown(max_bytes)}")
+    if max_bytes is not None and not max_bytes > 0:
+        raise ValueError(f"shuffle: max_bytes must be more than 0, got {shown(max_bytes)}")
     source = iter(data)
-    return _closing(shuffled(source, bufsize, initial, seeded_random(seed, rng)), source)
+    generator = seeded_random(seed, rng)
+    if max_bytes is not None:
+        return _closing(shuffled_by_size(source, bufsize, initial, generator, max_bytes, bytes_of), source)
+    return _warning(shuffled(source, bufsize, initial, generator), source, bufsize)
+
+
+def _warning(stream: Iterator[Any], source: Iterator[Any], bufsize: float) -> Iterator[Any]:
+    """The stream; what is in the buffer is looked at once, with the first sample that comes out."""
+    try:
+        for sample in stream:
+            _warn_of_images(sample, bufsize)
+            yield sample
+            break
+        yield from stream
+    finally:
+        close_source(source)
+
+
+def _warn_of_images(sample: Any, bufsize: float) -> None:
+    size = image_bytes(sample)
+    if size and size * bufsize > MUCH_MEMORY and reader_info().reader == 0:
+        warnings.warn(
+            f"shuffle: a buffer of {bufsize:.0f} samples with decoded images ({size / 1e6:.1f} MB each) holds"
+            f" {size * bufsize / 1e9:.1f} GB in each reader: shuffle before decode, or pass max_bytes",
+            stacklevel=2,
+        )
 
 
 class ShuffleStage(SeededStage):
     """A `shuffle` with its arguments."""
 
 
-shuffle = RestCurried(_shuffle, stage=ShuffleStage)
+shuffle = checkedfilter(_shuffle, ShuffleStage)
 
 
 class detshuffle(EpochAttribute, PipelineStage):  # noqa: N801 -- the published name
@@ -70,18 +110,26 @@ class detshuffle(EpochAttribute, PipelineStage):  # noqa: N801 -- the published 
     """
 
     def __init__(
-        self, bufsize: float = 1000, initial: float = 100, seed: int | str | None = 0, epoch: int = -1
+        self,
+        bufsize: float = 1000,
+        initial: float = 100,
+        seed: int | str | None = 0,
+        epoch: int = -1,
+        *,
+        max_bytes: float | None = None,
     ) -> None:
-        """`bufsize`, `initial` and `seed` as for `shuffle`; the first pass is epoch `epoch` + 1."""
+        """`bufsize`, `initial`, `seed` and `max_bytes` as for `shuffle`; the first pass is epoch `epoch` + 1."""
         super().__init__(epoch)
+        self.max_bytes = max_bytes
         self.bufsize = bufsize
         self.initial = initial
         self.seed = resolve_seed(seed)
+        _shuffle((), bufsize, initial, Random(0), max_bytes=max_bytes)  # wrong arguments are found now
 
     def run(self, src: Iterable[Any]) -> Iterator[Any]:
         """One pass, the next epoch."""
         rng = Random(self.seed + self._next_epoch())
-        return _shuffle(src, self.bufsize, self.initial, rng)
+        return _shuffle(src, self.bufsize, self.initial, rng, max_bytes=self.max_bytes)
 
     def __repr__(self) -> str:
         return f"<detshuffle {self.bufsize} initial={self.initial} seed={self.seed} epoch={self.epoch}>"
@@ -89,25 +137,30 @@ class detshuffle(EpochAttribute, PipelineStage):  # noqa: N801 -- the published 
 
 def _slice(data: Iterable[Any], *args: int | None) -> Iterator[Any]:
     """A part of the stream, with the arguments of `itertools.islice`: `slice(n)`, `slice(start, stop, step)`."""
+    if not 1 <= len(args) <= 3:
+        raise TypeError(f"slice: give stop, or start and stop, or start, stop and step; got {len(args)} arguments")
+    for name, value in zip(("stop",) if len(args) == 1 else ("start", "stop", "step"), args, strict=False):
+        if value is not None:
+            check_count("slice", name, value, 1 if name == "step" else 0, "items")
     source = iter(data)
     return _closing(islice(source, *args), source)
 
 
-slice = pipelinefilter(_slice)
+slice = checkedfilter(_slice)
 
 
 def _rsample(
     data: Iterable[Any], p: float = 0.5, *, seed: int | str | None = None, rng: Random | None = None
 ) -> Iterator[Any]:
     """Keep each sample with probability `p`; other ones in each epoch, the same ones for the same seed."""
-    if not 0 <= p <= 1:
+    if isinstance(p, bool) or not isinstance(p, (int, float, Real)) or not 0 <= p <= 1:
         raise ValueError(f"rsample: p must be a probability from 0 to 1, got {p!r}")
     draw = seeded_random(seed, rng).random
     source = iter(data)
     return _closing((sample for sample in source if draw() < p), source)
 
 
-rsample = RestCurried(_rsample, stage=SeededStage)
+rsample = checkedfilter(_rsample, SeededStage)
 
 _stderr_at_import = sys.stderr
 
@@ -142,7 +195,7 @@ def _info(
         close_source(source)
 
 
-info = pipelinefilter(_info)
+info = checkedfilter(_info)
 
 
 def _described(sample: Any, fmt: str | None, width: int, name: str) -> str:
@@ -165,10 +218,10 @@ def _log_keys(data: Iterable[Any], logfile: str | os.PathLike[str] | None = None
         for i, sample in enumerate(source):
             if logfile:
                 if log is None:
-                    log = os.open(logfile, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+                    log = open_log(logfile)
                 fields = sample if isinstance(sample, dict) else {}
                 values = (i, fields.get("__worker__"), fields.get("__rank__"), fields.get("__key__"))
-                _append_locked(log, "\t".join(str(value) for value in values) + "\n")
+                append_locked(log, "\t".join(str(value) for value in values) + "\n")
             yield sample
     finally:
         if log is not None:
@@ -176,17 +229,4 @@ def _log_keys(data: Iterable[Any], logfile: str | os.PathLike[str] | None = None
         close_source(source)
 
 
-def _append_locked(file: int, line: str) -> None:
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows: one write to a file opened for appending is all there is
-        os.write(file, line.encode())
-        return
-    fcntl.flock(file, fcntl.LOCK_EX)  # on network file systems appending alone does not keep lines whole
-    try:
-        os.write(file, line.encode())
-    finally:
-        fcntl.flock(file, fcntl.LOCK_UN)
-
-
-log_keys = pipelinefilter(_log_keys)
+log_keys = checkedfilter(_log_keys)

@@ -7,7 +7,8 @@ import io
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
-from .._stage import pipelinefilter
+from .._arguments import check_function, shown
+from .._stage import checkedfilter
 from ..errors import DecodingError
 from ..handlers import reraise_exception
 from ._places import apply_each, check_dict
@@ -67,6 +68,12 @@ def _xdecode(
         defaults: rules that come before all others.
         kw: `ext=function` is short for the pair `("*.ext", function)`.
     """
+    for rule in args:
+        if not (isinstance(rule, (tuple, list)) and len(rule) == 2 and isinstance(rule[0], str)):
+            raise TypeError(f'xdecode: a rule must be a pattern and a function, ("*.png", read_png), got {shown(rule)}')
+    for name, function in (*args, *kw.items()):
+        if function is not None and function is not False:
+            check_function("xdecode", f"the function for {name!r}", function)
     rules = [*defaults, *args, *((f"*.{extension}", decoder) for extension, decoder in kw.items())]
 
     def decoded(sample: Any) -> Any:
@@ -86,4 +93,4 @@ def _xdecode(
     return apply_each(source, decoded, reraise_exception, "xdecode")
 
 
-xdecode = pipelinefilter(_xdecode)
+xdecode = checkedfilter(_xdecode)

@@ -9,7 +9,8 @@ both equal: the tests compare them.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -43,6 +44,35 @@ def plainly_shuffled(data: Iterable[T], bufsize: float, initial: float, rng: Any
             yield pick(buf, rng)
     while buf:
         yield pick(buf, rng)
+
+
+def shuffled_by_size(
+    data: Iterable[T], bufsize: float, initial: float, rng: Any, max_size: float, size_of: Callable[[T], int]
+) -> Iterator[T]:
+    """As `plainly_shuffled`, and the items in the buffer have together at most the size `max_size`.
+
+    Items come out earlier where there would be more; one that is larger by itself is alone in the buffer. As long
+    as sizes do not matter, the order is that of `plainly_shuffled`.
+    """
+    source = iter(data)
+    initial = min(initial, bufsize)
+    buf: list[tuple[T, int]] = []
+    held = 0
+    for item in source:
+        for newcomer in (item, *islice(source, int(len(buf) + 1 < bufsize))):
+            size = size_of(newcomer)
+            while buf and held + size > max_size:
+                chosen, its_size = pick(buf, rng)
+                held -= its_size
+                yield chosen
+            buf.append((newcomer, size))
+            held += size
+        if len(buf) >= initial:
+            chosen, its_size = pick(buf, rng)
+            held -= its_size
+            yield chosen
+    while buf:
+        yield pick(buf, rng)[0]
 
 
 def shuffled(data: Iterable[T], bufsize: float, initial: float, rng: Any) -> Iterator[T]:
