@@ -158,11 +158,11 @@ def test_an_existing_shard_is_kept(tmp_path):
 
 
 def test_two_writers_do_not_write_the_same_shard(tmp_path):
-    """A `.partial` that is there belongs to somebody: the second writer stops and says what to do."""
+    """While one writer is at work on a shard, a second one stops and says so."""
     first = ShardWriter(f"{tmp_path}/a-%d.tar")
     first.write(samples(1)[0])
     second = ShardWriter(f"{tmp_path}/a-%d.tar")
-    with pytest.raises(OpenError, match=r"a-0.tar.partial: .* remove it, or pass overwrite=True"):
+    with pytest.raises(OpenError, match=r"a-0.tar.partial: .*another writer is at work on it"):
         second.write(samples(1)[0])
     second.close()
     first.close()
@@ -362,3 +362,43 @@ def test_an_atomic_file_does_not_replace_one_that_came_in_between(tmp_path):
     file.write(b"mine")
     file.commit()
     assert (tmp_path / "a").read_bytes() == b"mine"
+
+
+def test_a_shard_whose_write_failed_is_never_completed(tmp_path):
+    """When the program goes on after a failed write, close says that there is no shard; none is named or posted."""
+    program = f"""
+import resource, signal, sys
+import webdataset as wds
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+sink = wds.ShardWriter({str(tmp_path)!r} + "/a-%d.tar", post=lambda name: print("posted", name))
+for number in range(20):
+    try:
+        sink.write({{"__key__": str(number), "bin": bytes(300_000)}})
+    except OSError as exn:
+        print(type(exn).__name__)
+        break
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+try:
+    sink.close()
+except OSError as exn:
+    print("earlier write failed" in str(exn))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "OpenError\nTrue\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_writer_left_is_taken_over(tmp_path):
+    """A `.partial` that nobody is writing any more does not stand in the way."""
+    (tmp_path / "a-0.tar.partial").write_bytes(b"half an archive" * 1000)
+    with ShardWriter(f"{tmp_path}/a-%d.tar") as sink:
+        sink.write(samples(1)[0])
+    assert contents(tmp_path) == {"a-0.tar": ["0000"]}
+
+
+def test_a_command_gets_the_plain_archive(tmp_path):
+    """`pipe:gzip > x.tar.gz` is not compressed a second time because of its name."""
+    with ShardWriter(f"pipe:gzip > {tmp_path}/a-%d.tar.gz") as sink:
+        sink.write(samples(1)[0])
+    assert contents(tmp_path) == {"a-0.tar.gz": ["0000"]}

@@ -503,7 +503,10 @@ def test_an_archive_that_failed_gets_no_end_mark(tmp_path):
     with pytest.raises(OpenError, match="Input/output error"):
         sink.write({"__key__": "k", "bin": bytes(300_000)})
     length = len(stream.getvalue())
-    sink.close()
+    with pytest.raises(OpenError, match="an earlier write failed: the archive cannot go on"):
+        sink.write({"__key__": "l", "bin": b"x"})
+    with pytest.raises(OpenError, match="an earlier write failed"):
+        sink.close()
     assert len(stream.getvalue()) == length
 
 

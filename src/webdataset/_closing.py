@@ -8,8 +8,17 @@ from typing import Any
 
 
 def close_source(source: Any) -> None:
-    """Close an iterator that can be closed (a generator, a stage); others have nothing to close."""
-    close = getattr(source, "close", None)
+    """Close an iterator that can be closed, such as a generator.
+
+    What is merely iterable, a pipeline or a list, belongs to the program and may be iterated over again.
+    """
+    if hasattr(source, "__next__"):
+        close_stream(source)
+
+
+def close_stream(stream: Any) -> None:
+    """Close what has a method `close`."""
+    close = getattr(stream, "close", None)
     if close is not None:
         close()
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ._types import Handler
+from .errors import public_url
 from .handlers import reraise_exception
 from .storage.local import local_path
 from .tariterators import locate_shard
@@ -33,7 +34,7 @@ class StreamingOpen:
             source = dict(item) if isinstance(item, dict) else {"url": item}
             url = source["url"]
             if self.verbose:
-                logger.info("opening %s", url)
+                logger.info("opening %s", public_url(url))
             try:
                 source["stream"] = gopen(url)
                 path = local_path(rewrite_url(url))

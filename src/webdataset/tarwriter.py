@@ -158,18 +158,18 @@ class TarWriter:
     def close(self) -> None:
         """Finish the archive, and close the target if it was opened here. Closing again does nothing.
 
-        After a write has failed the archive is left as it is, without its end mark.
+        Raises:
+            OpenError: the target does not take the rest; or an earlier write failed, so that there is no archive.
         """
         if self._closed:
             return
         self._closed = True
         sink = self.tarstream
         try:
-            if not sink.broken:
-                size = len(END_OF_ARCHIVE)
-                size += -(sink.position + size) % RECORD
-                sink.add([bytes(size)], size)
-                sink.finish()
+            size = len(END_OF_ARCHIVE)
+            size += -(sink.position + size) % RECORD
+            sink.add([bytes(size)], size)
+            sink.finish()
         finally:
             self._close_own(failed=sink.broken)
 
@@ -182,7 +182,7 @@ class TarWriter:
         return self
 
     def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> None:
-        if exc_type is None or self.own_fileobj is None:
+        if exc_type is None or (self.own_fileobj is None and not self.tarstream.broken):
             self.close()
         else:
             self.abandon()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 from typing import Any
 
@@ -16,7 +18,7 @@ class AtomicFile:
         name: its name until then.
 
     Raises:
-        OpenError: it cannot be created; or, without `overwrite`, the file or its `.partial` is there.
+        OpenError: it cannot be created; another writer is at work on it; or, without `overwrite`, the file is there.
     """
 
     def __init__(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -26,12 +28,7 @@ class AtomicFile:
         if not overwrite:
             refuse_existing(self.path)
         try:
-            self._file = open(self.name, "wb" if overwrite else "xb", buffering=0)  # noqa: SIM115
-        except FileExistsError:
-            raise OpenError(
-                "a writer that was killed left it, or another one is at work: remove it, or pass overwrite=True",
-                url=self.name,
-            ) from None
+            self._file = _open_alone(self.name)
         except (OSError, ValueError) as exn:
             raise cannot_write(exn, self.name) from exn
 
@@ -69,6 +66,41 @@ class AtomicFile:
             os.unlink(self.name)
         except FileNotFoundError:
             pass
+
+
+def _emptied(file: io.FileIO) -> io.FileIO:
+    if os.fstat(file.fileno()).st_size:
+        file.truncate()
+    return file
+
+
+def _open_alone(path: str) -> io.FileIO:
+    """The file, empty, for this writer alone; what a killed writer left is taken over.
+
+    Raises:
+        BlockingIOError: another writer has it open.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: no two writers can have it open for replacing
+        return io.FileIO(path, "wb")
+    while True:
+        file = io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return _emptied(file)
+        except FileNotFoundError:
+            pass  # another writer has just completed it, or given it up
+        except BlockingIOError:
+            file.close()
+            raise BlockingIOError(errno.EWOULDBLOCK, "another writer is at work on it") from None
+        except OSError as exn:
+            if exn.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                file.close()
+                raise
+            return _emptied(file)  # a file system without locks
+        file.close()
 
 
 def refuse_existing(path: str) -> None:

@@ -54,6 +54,8 @@ class Sink:
 
     def add(self, chunks: list[Any], size: int) -> None:
         """Append bytes-like chunks of together `size` bytes; those of WRITE_SIZE and more are written at once."""
+        if self.broken:
+            raise OpenError("an earlier write failed: the archive cannot go on", url=self.url)
         self._held += chunks
         self.position += size
         self._held_size += size
@@ -123,11 +125,15 @@ class Sink:
 def compression_for(name: Any, compress: bool | str | None) -> str:
     """The compression of an archive: what `compress` says, for None what the name ends with; "" is none.
 
+    A `pipe:` command gets the plain archive unless `compress` says otherwise.
+
     Raises:
         ValueError: `compress` is no known name.
     """
     if compress is None:
         text = os.fspath(name) if isinstance(name, (str, os.PathLike)) else ""
+        if text.startswith("pipe:"):
+            return ""  # what the command is called says nothing of what it wants
         return next((kind for kind in _COMPRESSORS if text.endswith(kind)), "")
     kind = {True: "gz", False: "", "gzip": "gz", "bzip2": "bz2", "zstd": "zst"}.get(compress, compress)
     if kind and kind not in _COMPRESSORS:

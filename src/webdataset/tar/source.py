@@ -14,12 +14,15 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import stat
 from typing import Any
 
 from ..errors import CompressionError, DataError, StreamError, TruncatedError
 from .compression import MAGIC_BYTES, compression_of, open_decompressed
-from .header import BLOCK, ZERO_BLOCK, is_header
+from .header import BLOCK, is_header
+
+_ZEROS = re.compile(rb"\0*")
 
 SMALLEST_READ = 1 << 13
 LARGEST_READ = 1 << 20
@@ -184,18 +187,22 @@ class Source:
             return data
         if isinstance(data, str):
             raise TypeError("the stream gives text: open it in binary mode")
-        return bytes(data) if data else b""
+        if data is None:
+            raise StreamError("reading failed: the stream is not ready (it is non-blocking); wait for it, or block")
+        return bytes(data)
 
     def skip_zeros(self) -> bool:
         """Pass over zero blocks; whether anything follows them."""
         while self.fill(1):
-            rest = self.available - self.available % BLOCK
-            if self.window.count(0, self.pos, self.pos + rest) == rest and rest:
-                self.pos += rest
-            elif self.fill(BLOCK) and self.window.startswith(ZERO_BLOCK, self.pos):
-                self.pos += BLOCK
-            else:
-                return self.window.count(0, self.pos) < self.available
+            zeros = _ZEROS.match(self.window, self.pos)
+            assert zeros is not None
+            end = zeros.end()
+            if end < len(self.window):
+                self.pos += (end - self.pos) // BLOCK * BLOCK
+                return True
+            self.pos += self.available // BLOCK * BLOCK
+            if self.available and not self.fill(BLOCK):
+                return False
         return False
 
     def drain(self) -> None:
