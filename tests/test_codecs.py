@@ -201,8 +201,7 @@ def test_npy_headers_that_are_wrong(header: str, match: str) -> None:
         refuses("npy", start + b"\0" * 8, match)
 
 
-@settings(max_examples=30)
-@settings(deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(value=st.dictionaries(st.from_regex("[a-z/]{1,8}", fullmatch=True), arrays, max_size=3))
 def test_npz_comes_back(value: dict[str, np.ndarray]) -> None:
     """A dict of arrays comes back; a name may be any text, `file` included."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 import collections
 import datetime
+import decimal
+import fractions
 import io
 import os
 import pickle
@@ -126,6 +128,8 @@ SAFE_VALUES = [
     collections.OrderedDict(a=1),
     collections.deque([1, 2], 3),
     collections.defaultdict(list, {1: [2]}),
+    collections.Counter("aab"),
+    [decimal.Decimal("-1.50"), fractions.Fraction(-1, 3), fractions.Fraction(5), range(1, 9, 2)],
     [datetime.date(2020, 1, 1), datetime.time(1, 2), datetime.timedelta(1), datetime.timezone.utc],  # noqa: UP017
     datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC),
     [np.float32(1), np.int64(3), np.bool_(True), np.complex64(1j), np.str_("é"), np.datetime64("2020-01-01T00:00")],
@@ -279,6 +283,13 @@ def test_functions_given_to_pickles_cannot_be_changed() -> None:
         with pytest.raises(SecurityError):
             setattr(function, name, print)
     assert function([1]) == 1
+
+
+def test_fractions_that_would_fill_the_memory() -> None:
+    """A fraction is made of digits only: no exponent, no floats."""
+    for text in ("1e999999999", "1/3e9", 0.5, "inf"):
+        with pytest.raises(SecurityError, match="a fraction of something"):
+            decoders["pyd"](pickle.dumps(Planted(fractions.Fraction, text)))
 
 
 def test_types_given_to_pickles_cannot_be_changed() -> None:

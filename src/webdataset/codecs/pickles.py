@@ -1,7 +1,7 @@
 """Pickles and torch files <-> values, without running what the data asks for.
 
 A pickle is a program that names functions to call. The unpickler here knows a short list of names:
-builtin containers and scalars, collections, datetime, numpy arrays, torch tensors. Every other name
+builtin containers and scalars, collections, numbers, datetime, numpy arrays, torch tensors. Every other name
 is refused with SecurityError. A program that trusts its data
 
 - adds single names, `webdataset.autodecode.allowed_globals.add("mypackage.Box")`, in every process, or
@@ -73,8 +73,28 @@ def _bytearray(source: bytes | str = b"", encoding: str = "latin1") -> bytearray
     return bytearray(_bytes(source, encoding))
 
 
+def _decimal(value: Any) -> Any:
+    import decimal
+
+    return decimal.Decimal(value)
+
+
+def _fraction(numerator: Any, denominator: Any = 1) -> Any:
+    import fractions
+
+    if type(numerator) is str and re.fullmatch(r"-?\d{1,4000}(/\d{1,4000})?", numerator) and denominator == 1:
+        return fractions.Fraction(numerator)
+    if type(numerator) is int and type(denominator) is int:
+        return fractions.Fraction(numerator, denominator)
+    raise SecurityError("this pickle makes a fraction of something that is none")  # "1e999999999" fills the memory
+
+
+def _counter(counts: Any = ()) -> collections.Counter[Any]:
+    return collections.Counter(counts)
+
+
 SAFE: dict[str, Any] = {
-    **{f"builtins.{kind.__name__}": kind for kind in (bool, int, float, complex, str, slice)},
+    **{f"builtins.{kind.__name__}": kind for kind in (bool, int, float, complex, str, slice, range)},
     **{f"builtins.{kind.__name__}": kind for kind in (list, tuple, dict, set, frozenset)},
     "builtins.bytes": Locked(_bytes),
     "builtins.bytearray": Locked(_bytearray),
@@ -82,6 +102,9 @@ SAFE: dict[str, Any] = {
     "_codecs.encode": Locked(_latin1),
     **{f"collections.{kind.__name__}": kind for kind in (collections.OrderedDict, collections.deque)},
     "collections.defaultdict": collections.defaultdict,
+    "collections.Counter": Locked(_counter),
+    "decimal.Decimal": Locked(_decimal),
+    "fractions.Fraction": Locked(_fraction),
     **{f"datetime.{kind.__name__}": kind for kind in (datetime.date, datetime.time, datetime.datetime)},
     **{f"datetime.{kind.__name__}": kind for kind in (datetime.timedelta, datetime.timezone)},
 }
