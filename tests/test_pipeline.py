@@ -271,3 +271,10 @@ def test_a_thousand_bare_shards_of_any_names(tmp_path):
         (tmp_path / name).write_bytes(data)
     urls = [str(tmp_path / name) for name in names]
     assert urls == [sample["__url__"] for sample in wds.WebDataset(urls)]
+
+
+def test_a_pipeline_given_as_data_may_be_used_again(urls):
+    """Stages close the iterators they read from, never a pipeline of the program."""
+    shards = wds.DataPipeline(wds.SimpleShardList(urls))
+    for _ in range(2):
+        assert keys_of(urls) == keys(wds.tarfile_samples(shards))

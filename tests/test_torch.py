@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import warnings
+from collections import Counter
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ import torch
 from torch.utils.data import ChainDataset, DataLoader, IterableDataset
 
 import webdataset as wds
-from helpers import write_shards
+from helpers import tar_bytes, write_shards
 
 
 @pytest.fixture
@@ -99,6 +102,52 @@ def test_a_data_loader_gives_each_sample_once_and_a_new_order_each_epoch(urls, w
         assert all_keys(urls) == sorted(keys)
     assert epochs[0] != epochs[1]
     assert epochs[0] == epochs[2]
+
+
+class Wrapper(IterableDataset):
+    """A data set of the program around one of ours, which torch never asks for its class."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __iter__(self):
+        return iter(self.dataset)
+
+
+def wait_by_number(worker):
+    time.sleep(0.3 * worker)
+
+
+def shuffled_before_the_split(urls):
+    return wds.DataPipeline(
+        wds.SimpleShardList(urls),
+        wds.shuffle(100),
+        wds.split_by_worker,
+        wds.tarfile_to_samples(),
+        wds.map(itemgetter("__key__")),
+    )
+
+
+@pytest.mark.parametrize("around", [Wrapper, lambda dataset: dataset + dataset], ids=["wrapped", "added"])
+def test_epochs_advance_inside_other_data_sets(urls, around):
+    """Around a data set that torch does not see itself, every epoch has another order too."""
+    data = loader(around(shuffled_before_the_split(urls)), num_workers=2)
+    first, second = list(data), list(data)
+    assert first != second
+    assert sorted(first) == sorted(second)
+
+
+def test_workers_that_are_late_count_the_same_passes(tmp_path):
+    """With several passes in one epoch and workers out of step, each sample still comes once a pass."""
+    urls = []
+    for number, samples in enumerate([1, 40, 1, 40, 1, 30]):
+        path = tmp_path / f"{number}.tar"
+        path.write_bytes(tar_bytes({f"{number}-{sample}.txt": b"" for sample in range(samples)}))
+        urls.append(str(path))
+    data = loader(
+        shuffled_before_the_split(urls).repeat(3), num_workers=2, prefetch_factor=256, worker_init_fn=wait_by_number
+    )
+    assert {3} == set(Counter(data).values())
 
 
 def test_decoded_batches_come_through_workers(urls):

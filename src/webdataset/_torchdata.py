@@ -21,8 +21,7 @@ class TorchIterable:
 
     @property  # type: ignore[misc]
     def __class__(self) -> type[Any]:
-        register_with_torch()
-        if TorchIterable._registered:
+        if register_with_torch():
             self._torch_looks()
         return type(self)
 
@@ -37,15 +36,16 @@ class TorchIterable:
         raise NotImplementedError(f"{type(self).__name__} is a stream: iterate over it, there is no [{index!r}]")
 
 
-def register_with_torch() -> None:
-    """Register with torch when it has been imported; cheap, and harmless when called again."""
+def register_with_torch() -> bool:
+    """Register with torch if it has been imported; whether it has. Cheap, and harmless when called again."""
     if TorchIterable._registered:
-        return
+        return True
     data = sys.modules.get("torch.utils.data")
     base = getattr(data, "IterableDataset", None)
     if base is not None:
         base.register(TorchIterable)
         TorchIterable._registered = True
+    return TorchIterable._registered
 
 
 register_with_torch()

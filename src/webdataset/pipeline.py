@@ -23,7 +23,7 @@ from ._closing import close_source
 from ._empty import CheckEmpty
 from ._epochs import EpochCounter
 from ._stage import FilterFunction, PipelineStage, RestCurried
-from ._torchdata import TorchIterable
+from ._torchdata import TorchIterable, register_with_torch
 from .places import add_reader, in_torch_worker
 from .policy import PassPolicies
 from .shardlists import SimpleShardList, split_by_node, split_by_worker
@@ -51,6 +51,7 @@ class DataPipeline(TorchIterable, PipelineStage):
         self.repetitions = 1
         self.nsamples = -1
         self._epochs = EpochCounter()
+        self._prepare_for_workers()
         self.size: int | None = None
         for stage in args:
             self.append(stage)
@@ -69,6 +70,7 @@ class DataPipeline(TorchIterable, PipelineStage):
         copy.pipeline = list(self.pipeline)
         copy._epochs = EpochCounter()
         copy._epochs.set(self._epochs.peek())
+        copy._prepare_for_workers()
         for stage in args:
             copy.append(stage)
         return copy
@@ -173,6 +175,11 @@ class DataPipeline(TorchIterable, PipelineStage):
     def epoch(self) -> int:
         """The epoch of the next pass, counted from 0. Workers of a DataLoader count along."""
         return self._epochs.peek()
+
+    def _prepare_for_workers(self) -> None:
+        """Share the count of epochs before any worker is made, which another data set around this one may do unseen."""
+        if register_with_torch():
+            self._epochs.share()
 
     def _torch_looks(self) -> None:
         self._epochs.share()
