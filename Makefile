@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PUBLISHED_PIP := $(PUBLISHED)/bin/python -m pip --quiet --disable-pip-version-check
 PUBLISHED_PYTHON := $(abspath $(PUBLISHED)/bin/python)
-SOURCES := src tests bench examples
+SOURCES := src tests bench examples scripts
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -16,14 +16,15 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Lowest section first; a module imports from its own section and from those above it in this list.
 SECTIONS = [
     "errors _types handlers _optional _closing _torchdata _stage _arguments _crossing _logfile places policy workers security",
-    "order",
-    "braces shardlists",
+    "order pytorch",
+    "braces shardfolders shardspecs shardlists",
     "storage gopen",
     "tar",
     "samples grouping runs tariterators cache",
-    "tenbin codecs autodecode filters",
-    "_epochs _empty pipeline _dataset_arguments fluid",
+    "tenbin codecs autodecode filters cborsiterators utils",
+    "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets compat",
     "encoders tarwriter shardwriter writer",
+    "multi downloader bench typecheck",
     "__init__",
 ]
 LEVEL = {module: level for level, section in enumerate(SECTIONS) for module in section.split()}

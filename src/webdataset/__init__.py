@@ -12,19 +12,41 @@ write. Submodules that are not imported here are loaded when they are first used
 from importlib import import_module as _import_module
 from typing import Any as _Any
 
-from . import cache, filters, handlers, pipeline, shardlists, tariterators, writer
+from . import (
+    autodecode,
+    cache,
+    cborsiterators,
+    compat,
+    extradatasets,
+    filters,
+    handlers,
+    mix,
+    pipeline,
+    pytorch,
+    shardlists,
+    tariterators,
+    tenbin,
+    utils,
+    writer,
+)
 from .autodecode import (
     Continue,
     Decoder,
     gzfilter,
     handle_extension,
     imagehandler,
+    torch_audio,
     torch_loads,
+    torch_video,
 )
 from .cache import StreamingOpen
+from .cborsiterators import cbors2_to_samples, cbors_to_samples
 from .errors import DataError, DecodingError, ErrorBudgetError, WebDatasetError
+from .extradatasets import MockDataset, with_epoch, with_length
 from .filters import (
     Cached,
+    LMDBCached,
+    PipelineStage,
     associate,
     batched,
     decode,
@@ -58,19 +80,24 @@ from .handlers import (
     warn_and_continue,
     warn_and_stop,
 )
+from .mix import RandomMix, RoundRobin
 from .pipeline import DataPipeline
 from .policy import ErrorPolicy
 from .shardlists import (
+    DirectoryShardList,
+    MultiShardSample,
     ResampledShards,
     SimpleShardList,
     non_empty,
     resampled,
+    shardspec,
     single_node_only,
     split_by_node,
     split_by_worker,
 )
 from .tariterators import tarfile_samples, tarfile_to_samples
-from .writer import ShardWriter, TarWriter
+from .utils import repeatedly
+from .writer import ShardWriter, TarWriter, numpy_dumps, torch_dumps
 
 from .gopen import gopen, gopen_schemes  # isort: skip  # last: the function takes the place of the submodule
 
@@ -83,11 +110,18 @@ __all__ = [
     "DataPipeline",
     "Decoder",
     "DecodingError",
+    "DirectoryShardList",
     "ErrorBudgetError",
     "ErrorPolicy",
     "FluidInterface",
     "FluidWrapper",
+    "LMDBCached",
+    "MockDataset",
+    "MultiShardSample",
+    "PipelineStage",
+    "RandomMix",
     "ResampledShards",
+    "RoundRobin",
     "ShardWriter",
     "SimpleShardList",
     "StreamingOpen",
@@ -96,11 +130,17 @@ __all__ = [
     "WebDatasetError",
     "WebLoader",
     "associate",
+    "autodecode",
     "batched",
     "cache",
+    "cbors2_to_samples",
+    "cbors_to_samples",
+    "cborsiterators",
+    "compat",
     "decode",
     "detshuffle",
     "extract_keys",
+    "extradatasets",
     "filters",
     "getfirst",
     "gopen",
@@ -116,17 +156,23 @@ __all__ = [
     "map",
     "map_dict",
     "map_tuple",
+    "mix",
     "non_empty",
+    "numpy_dumps",
     "pipeline",
     "pipelinefilter",
+    "pytorch",
+    "pytorch_weights_only",
     "rename",
     "rename_keys",
+    "repeatedly",
     "require_fields",
     "reraise_exception",
     "resampled",
     "rsample",
     "select",
     "shardlists",
+    "shardspec",
     "shuffle",
     "single_node_only",
     "slice",
@@ -135,21 +181,35 @@ __all__ = [
     "tarfile_samples",
     "tarfile_to_samples",
     "tariterators",
+    "tenbin",
     "to_tuple",
+    "torch_audio",
+    "torch_dumps",
     "torch_loads",
+    "torch_video",
     "transform_with",
     "unbatched",
     "unlisted",
+    "utils",
     "warn_and_continue",
     "warn_and_stop",
+    "with_epoch",
+    "with_length",
     "writer",
     "xdecode",
 ]
 
-_SUBMODULES = frozenset({"autodecode", "codecs", "errors", "order", "storage", "tar", "tenbin", "workers"})
+pytorch_weights_only: bool
+"""As `autodecode.pytorch_weights_only`; either of them, set to False, lets pth fields load anything."""
+
+_SUBMODULES = frozenset(
+    {"bench", "codecs", "downloader", "errors", "multi", "order", "storage", "tar", "typecheck", "workers"}
+)
 
 
 def __getattr__(name: str) -> _Any:
     if name in _SUBMODULES:
         return _import_module(f"{__name__}.{name}")
+    if name == "pytorch_weights_only":
+        return autodecode.pytorch_weights_only
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

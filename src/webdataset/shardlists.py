@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
+from zlib import crc32
 
 from ._closing import close_source
 from ._stage import RestCurried
@@ -24,7 +25,40 @@ from .braces import braceexpand
 from .errors import EmptyDatasetError, ShardListError, printable, public_url
 from .order.seeded import EpochAttribute, SeededStage, seeded_random
 from .order.seeds import epoch_random
+from .shardfolders import (
+    DirectoryShardList,
+    check_pid_is_running,
+    expand_stars,
+    get_pid_from_filename,
+    without_last_extension,
+)
+from .shardspecs import MSSource, MultiShardSample, expand, read_spec, urls_of_index
 from .workers import reader_info, resolve_seed
+
+__all__ = [
+    "DirectoryShardList",
+    "MSSource",
+    "MultiShardSample",
+    "ResampledShardList",
+    "ResampledShards",
+    "SimpleShardList",
+    "check_pid_is_running",
+    "envlookup",
+    "envsubst",
+    "expand",
+    "expand_source",
+    "expand_urls",
+    "get_pid_from_filename",
+    "make_seed",
+    "non_empty",
+    "resampled",
+    "resampled_",
+    "shardspec",
+    "single_node_only",
+    "split_by_node",
+    "split_by_worker",
+    "without_last_extension",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -39,21 +73,27 @@ def expand_urls(urls: Any) -> list[str]:
     """The shards that a pattern names: pieces between `::`, variables `${NAME}`, braces, in this order.
 
     `${NAME}` is the value of the environment variable WDS_NAME and may itself hold variables and
-    braces. A path object is a pattern of braces only. Anything else is taken as a list of shards,
-    whose items are not expanded.
+    braces. In what comes out, a local path with `*` stands for the files that match, sorted. A path
+    object is a pattern of braces and `*` only. Anything else is taken as a list of shards, whose
+    items are not expanded.
 
-    Raises ShardListError (a ValueError) for unbalanced braces or a missing variable, TypeError for
-    items that are neither str nor path.
+    Raises ShardListError (a ValueError) for unbalanced braces or a missing variable, EmptyDatasetError
+    (a ValueError) for a `*` that matches nothing, TypeError for items that are neither str nor path.
     """
     if isinstance(urls, str):
-        pieces = [braceexpand(_substitute_variables(piece)) for piece in urls.split("::")]
+        pieces = [_expanded(envsubst(piece)) for piece in urls.split("::")]
         return pieces[0] if len(pieces) == 1 else [url for piece in pieces for url in piece]
     if isinstance(urls, os.PathLike):
         path = _as_url(urls, 0)
-        return braceexpand(path.replace(os.sep, "/")) if "{" in path else [path]
+        return _expanded(path.replace(os.sep, "/") if "{" in path else path)
     if isinstance(urls, (bytes, bytearray)) or not isinstance(urls, Iterable):
         raise TypeError(f"cannot handle {type(urls)}: shards are a pattern (str), a path, or a list of them")
     return [url if type(url) is str else _as_url(url, i) for i, url in enumerate(urls)]
+
+
+def _expanded(pattern: str) -> list[str]:
+    names = braceexpand(pattern) if "{" in pattern or "\\" in pattern else [pattern]
+    return [path for name in names for path in expand_stars(name)] if "*" in pattern else names
 
 
 def _as_url(url: Any, position: int) -> str:
@@ -63,21 +103,27 @@ def _as_url(url: Any, position: int) -> str:
     return path
 
 
-def _substitute_variables(pattern: str) -> str:
-    def value(match: re.Match[str]) -> str:
-        name = "WDS_" + match[1]
-        if name not in os.environ:
-            raise ShardListError(
-                f"{public_url(pattern)}: {match[0]} stands for the environment variable {name}, which is not set"
-            )
-        return os.environ[name]
+def envlookup(m: re.Match[str]) -> str:
+    """The value of the environment variable WDS_NAME for a match whose first group is NAME.
 
-    text = pattern
+    Raises ShardListError (a ValueError) where it is not set.
+    """
+    name = "WDS_" + m[1]
+    if name not in os.environ:
+        raise ShardListError(
+            f"{public_url(m.string)}: {m[0]} stands for the environment variable {name}, which is not set"
+        )
+    return os.environ[name]
+
+
+def envsubst(s: str) -> str:
+    """The text with each `${NAME}` replaced by the environment variable WDS_NAME, again in what that holds."""
+    text = s
     for _ in range(ROUNDS):
-        text, before = re.sub(r"\$\{(\w+)\}", value, text), text
+        text, before = re.sub(r"\$\{(\w+)\}", envlookup, text), text
         if text == before:
             return text
-    raise ShardListError(f"{public_url(pattern)}: variables still refer to variables after {ROUNDS} rounds")
+    raise ShardListError(f"{public_url(s)}: variables still refer to variables after {ROUNDS} rounds")
 
 
 def expand_source(source: Any, max_urls: int = int(1e9)) -> list[Any]:
@@ -193,11 +239,28 @@ class ResampledShards(EpochAttribute, TorchIterable):
 ResampledShardList = ResampledShards
 
 
-def make_seed(*parts: int) -> int:
-    """One seed of 31 bits made of several integers; the same everywhere."""
+def shardspec(spec: Any, *, allow_pipe: bool | None = None) -> SimpleShardList | MultiShardSample:
+    """The shards of a spec (a dict, or a path ending in `.yaml`, `.yml` or `.json`), or of a pattern or list.
+
+    A JSON file with a `shardlist` is an index as wids writes it: its urls are relative to its `base`,
+    or to its own folder. `allow_pipe`: whether `pipe:` urls in a file are allowed; None asks WDS_ALLOW_PIPE.
+    """
+    if isinstance(spec, dict):
+        return MultiShardSample(spec, allow_pipe=allow_pipe)
+    path = os.fspath(spec) if isinstance(spec, (str, os.PathLike)) else ""
+    if not path.endswith((".yaml", ".yml", ".json")):
+        return SimpleShardList(spec)
+    if path.endswith(".json") and "shardlist" in (index := read_spec(path)):
+        return SimpleShardList(urls_of_index(index, path, allow_pipe))
+    return MultiShardSample(path, allow_pipe=allow_pipe)
+
+
+def make_seed(*args: Any) -> int:
+    """One seed of 31 bits made of several values; the same everywhere for numbers and text."""
     seed = 0
-    for part in parts:
-        seed = (seed * 31 + part) & 0x7FFFFFFF
+    for part in args:
+        number = hash(part) if isinstance(part, (int, float)) else crc32(str(part).encode("utf-8", "surrogatepass"))
+        seed = (seed * 31 + number) & 0x7FFFFFFF
     return seed
 
 

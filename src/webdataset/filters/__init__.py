@@ -22,7 +22,7 @@ from ._batches import (
     unbatched,
     unlisted,
 )
-from ._caching import Cached
+from ._caching import Cached, LMDBCached
 from ._composing import compose, compose2, identity, pipeline
 from ._fields import (
     _extract_keys,
@@ -81,6 +81,7 @@ __all__ = [
     "ON_MISSING",
     "Cached",
     "FilterFunction",
+    "LMDBCached",
     "PipelineStage",
     "RestCurried",
     "ShuffleStage",

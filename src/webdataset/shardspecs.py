@@ -1,0 +1,231 @@
+"""Specs: a YAML or JSON file, or a dict, that says which shards of which sources an epoch has -> their urls.
+
+    prefix: https://example.com/
+    datasets:
+      - name: books
+        buckets: books
+        shards: books-{000..999}.tar
+        choose: 100
+
+A file is data and not trusted: it is read without making objects, unknown keys are errors, and a
+`pipe:` url in it is refused unless the program or WDS_ALLOW_PIPE=1 allows it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import os
+import posixpath
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._torchdata import TorchIterable
+from .braces import braceexpand
+from .errors import EmptyDatasetError, NotFoundError, SecurityError, ShardListError, printable, public_url
+from .order.seeds import epoch_random
+from .security import refuse_if_secure
+from .shardfolders import expand_stars, has_scheme
+from .workers import resolve_seed
+
+logger = logging.getLogger(__name__)
+
+SPEC_KEYS = ("prefix", "datasets", "buckets")
+SOURCE_KEYS = ("buckets", "name", "shards", "resample", "choose")
+
+
+@dataclass
+class MSSource:
+    """One source of a spec.
+
+    Attributes:
+        name: what the spec calls it.
+        perepoch: shards of it in an epoch, -1 for all of them.
+        resample: whether they are drawn with replacement.
+        urls: all its shards.
+    """
+
+    name: str = ""
+    perepoch: int = -1
+    resample: bool = False
+    urls: list[str] = field(default_factory=list)
+
+
+class MultiShardSample(TorchIterable):
+    """The shards of several sources as `{"url": str}`, so many of each as a spec says, shuffled anew in each epoch.
+
+    A spec has the keys `datasets`, `prefix` (in front of every url) and `buckets` (the folder of all
+    sources). A source has `shards` (a pattern or a list of patterns, where `~` and `$NAME` mean what
+    they mean in a shell), `name`, `buckets`, and one of `resample: n` (n drawn with replacement) and
+    `choose: n` (n different ones); with neither, all are used.
+    The order is the same in all readers, so that they may split it.
+
+    Attributes:
+        sources: the sources, as MSSource.
+        rng: the generator that `set_epoch` made, None before.
+
+    Raises:
+        ShardListError: the spec is not as it must be (a ValueError).
+        SecurityError: a file has `pipe:` urls that are not allowed.
+    """
+
+    def __init__(self, fname: Any, *, allow_pipe: bool | None = None) -> None:
+        """`fname`: path of a YAML or JSON file, or the dict itself. `allow_pipe`: None asks WDS_ALLOW_PIPE."""
+        self.allow_pipe = allow_pipe
+        self.sources: list[MSSource] = []
+        self.rng: random.Random | None = None
+        self._epoch = 0
+        self.parse_spec(fname)
+
+    def parse_spec(self, fname: Any) -> None:
+        """Take the sources of this spec, a path or a dict."""
+        where = "spec" if isinstance(fname, dict) else os.fspath(fname)
+        trusted = isinstance(fname, dict)
+        spec = fname if trusted else read_spec(fname)
+        _check_keys(spec, SPEC_KEYS, where)
+        datasets = spec.get("datasets")
+        if not isinstance(datasets, list) or not datasets:
+            raise ShardListError(f"{where}: datasets must be a list of sources, got {datasets!r}")
+        prefix = _text(spec.get("prefix", ""), f"{where}: prefix")
+        self.sources = []
+        for i, source in enumerate(datasets):
+            place = f"{where}: datasets[{i}]"
+            self.sources.append(_parse_source(source, prefix, spec.get("buckets", ""), place))
+            if not trusted:
+                refuse_pipes(self.sources[-1].urls, place, self.allow_pipe)
+            logger.info("%s: %d shards, %d an epoch", self.sources[-1].name, *_counts(self.sources[-1]))
+
+    def set_epoch(self, seed: int) -> None:
+        """Draw from `random.Random(seed)` from now on."""
+        self.rng = random.Random(seed)
+
+    def start(self, epoch: int, reader: int) -> None:
+        """The next pass is this epoch, counted from 0; all readers draw alike."""
+        self._epoch = epoch
+
+    def get_shards_for_epoch(self) -> list[str]:
+        """The urls of the next epoch, in its order."""
+        epoch, self._epoch = self._epoch, self._epoch + 1
+        rng = epoch_random(resolve_seed(None), epoch) if self.rng is None else self.rng
+        shards: list[str] = []
+        for source in self.sources:
+            if source.perepoch < 0:
+                shards += source.urls
+            elif source.resample:
+                shards += rng.choices(source.urls, k=source.perepoch)
+            else:
+                shards += rng.sample(source.urls, source.perepoch)
+        rng.shuffle(shards)
+        return shards
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        return ({"url": url} for url in self.get_shards_for_epoch())
+
+
+def read_spec(path: Any) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file; plain values only, never objects."""
+    name = os.fspath(path)
+    refuse_if_secure(f"{name}: specs are local files, which are not read while enforce_security is set")
+    try:
+        with open(name, encoding="utf-8") as stream:
+            text = stream.read()
+    except FileNotFoundError as exn:
+        raise NotFoundError("no such spec", url=name) from exn
+    try:
+        if name.endswith(".json"):
+            spec = json.loads(text)
+        else:
+            import yaml
+
+            try:
+                spec = yaml.safe_load(text)
+            except yaml.YAMLError as exn:
+                raise ValueError(" ".join(str(exn).split())) from None
+    except ValueError as exn:
+        raise ShardListError(
+            f"{name}: cannot be read as {'JSON' if name.endswith('.json') else 'YAML'}: {exn}"
+        ) from exn
+    if not isinstance(spec, dict):
+        raise ShardListError(f"{name}: a spec is a mapping with the key datasets, got {type(spec).__name__}")
+    return spec
+
+
+def refuse_pipes(urls: list[str], where: str, allow: bool | None) -> None:
+    """SecurityError if a url that came from a file is a command, unless that is allowed."""
+    if allow is None:
+        allow = os.environ.get("WDS_ALLOW_PIPE", "0") not in ("", "0")
+    for url in urls:
+        if not allow and url.lower().startswith("pipe:"):
+            raise SecurityError(
+                f"{where}: {public_url(url)}: a command that comes from a file does not run;"
+                " if you trust the file, pass allow_pipe=True or set WDS_ALLOW_PIPE=1"
+            )
+
+
+def urls_of_index(index: dict[str, Any], path: str, allow_pipe: bool | None = None) -> list[str]:
+    """The urls in the `shardlist` of an index, relative ones below its `base`, or below its own folder."""
+    base = _text(index.get("base") or os.path.dirname(path), f"{path}: base")
+    shards = index["shardlist"]
+    if not isinstance(shards, list) or not all(isinstance(shard, dict) for shard in shards):
+        raise ShardListError(f"{path}: shardlist must be a list of mappings with the key url")
+    urls = [_text(shard.get("url"), f"{path}: shardlist[{i}]: url") for i, shard in enumerate(shards)]
+    urls = [url if has_scheme(url) else posixpath.join(base, url) for url in urls]
+    refuse_pipes(urls, path, allow_pipe)
+    return urls
+
+
+def expand(s: str) -> str:
+    """The text with `~`, `$NAME` and `${NAME}` replaced as a shell does; names that are not set stay."""
+    return os.path.expanduser(os.path.expandvars(s))
+
+
+def _parse_source(source: Any, prefix: str, buckets: Any, where: str) -> MSSource:
+    _check_keys(source, SOURCE_KEYS, where)
+    bucket = source.get("buckets", buckets)
+    if isinstance(bucket, list):
+        if len(bucket) != 1:
+            raise ShardListError(f"{where}: buckets must be one folder, got {len(bucket)}: write a source for each")
+        bucket = bucket[0]
+    bucket = _text(bucket, f"{where}: buckets")
+    patterns = source.get("shards")
+    patterns = patterns if isinstance(patterns, list) else [patterns]
+    names = [name for p in patterns for name in braceexpand(expand(_text(p, f"{where}: shards")))]
+    found = MSSource(name=str(source.get("name", "")))
+    found.urls = [url for name in names for url in expand_stars(prefix + posixpath.join(bucket, name))]
+    if not found.urls:
+        raise EmptyDatasetError(f"{where}: shards names none")
+    wanted = {key: source[key] for key in ("resample", "choose") if source.get(key) is not None}
+    if len(wanted) > 1:
+        raise ShardListError(f"{where}: give resample or choose, not both")
+    for key, count in wanted.items():
+        if type(count) is not int or count < 0:
+            raise ShardListError(f"{where}: {key} must be a number of shards, got {count!r}")
+        if key == "choose" and count > len(found.urls):
+            raise ShardListError(
+                f"{where}: choose: {count} of {len(found.urls)} shards; resample: {count} repeats some"
+            )
+        found.perepoch, found.resample = count, key == "resample"
+    return found
+
+
+def _counts(source: MSSource) -> tuple[int, int]:
+    return len(source.urls), len(source.urls) if source.perepoch < 0 else source.perepoch
+
+
+def _check_keys(spec: Any, known: tuple[str, ...], where: str) -> None:
+    if not isinstance(spec, dict):
+        raise ShardListError(f"{where}: must be a mapping with the keys {', '.join(known)}, got {type(spec).__name__}")
+    for key in spec:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            raise ShardListError(f"{where}: unknown key {printable(str(key))!r}; {hint}")
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise ShardListError(f"{where} must be text, got {value!r}")
+    return value
