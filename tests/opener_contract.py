@@ -27,13 +27,16 @@ def descriptors() -> int:
 
 
 def children() -> set[int]:
-    """Processes whose parent is this process, zombies too."""
+    """Processes whose parent is this process, zombies too; not multiprocessing's tracker, which stays once started."""
+    from multiprocessing.resource_tracker import _resource_tracker
+
+    tracker = getattr(_resource_tracker, "_pid", None)
     found = set()
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
                 stat = Path(f"/proc/{entry}/stat").read_text()
-                if int(stat.rpartition(")")[2].split()[1]) == os.getpid():
+                if int(stat.rpartition(")")[2].split()[1]) == os.getpid() and int(entry) != tracker:
                     found.add(int(entry))
     return found
 

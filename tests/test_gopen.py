@@ -16,7 +16,7 @@ import pytest
 from opener_contract import OpenerContract
 from servers import Page, serve
 from webdataset import security
-from webdataset.errors import NotFoundError, OpenError, SecurityError, UnknownSchemeError
+from webdataset.errors import NotFoundError, OpenError, SecurityError, UnknownSchemeError, public_url
 from webdataset.gopen import (
     Pipe,
     gopen,
@@ -589,3 +589,10 @@ def test_set_options():
         assert set_options(stream, ignore_errors=True)
         assert stream.read() == b""
     assert not set_options(io.BytesIO(), timeout=1.0)
+
+
+def test_secrets_in_urls_are_never_shown():
+    """User and password, also with an @ in them, and the query string are left out; paths stay whole."""
+    assert public_url("https://user:p@ss@host/a.tar?token=abc#x") == "https://host/a.tar"
+    assert public_url("pipe:curl https://user:p@ss@host/a.tar?sig=1 | cat") == "pipe:curl https://host/a.tar | cat"
+    assert public_url("file:///data/a#b.tar") == "file:///data/a#b.tar"

@@ -278,3 +278,24 @@ def test_a_pipeline_given_as_data_may_be_used_again(urls):
     shards = wds.DataPipeline(wds.SimpleShardList(urls))
     for _ in range(2):
         assert keys_of(urls) == keys(wds.tarfile_samples(shards))
+
+
+@wds.pipelinefilter
+def doubled(data):
+    """A stage of the program, curried in place."""
+    for item in data:
+        yield item * 2
+
+
+def test_stages_curried_by_a_decorator_pickle():
+    """`@wds.pipelinefilter` may be used as a decorator, as spawned workers need it."""
+    stage = pickle.loads(pickle.dumps(doubled()))
+    assert [2, 4] == list(stage([1, 2]))
+    assert pickle.loads(pickle.dumps(doubled)) is doubled
+
+
+def test_drawing_shards_that_are_gone_comes_to_an_end(tmp_path):
+    """Resampling shards of which none can be opened ends in an error, whatever the handler says."""
+    dataset = wds.WebDataset(str(tmp_path / "gone.tar"), resampled=True, handler=wds.ignore_and_continue)
+    with pytest.raises(OSError, match=r"gone\.tar: 1000 times in a row no shard could be opened"):
+        next(iter(dataset))

@@ -20,6 +20,7 @@ from webdataset.grouping import Grouper
 from webdataset.handlers import ignore_and_continue, ignore_and_stop, reraise_exception
 from webdataset.samples import base_plus_ext, decode_name, is_metadata_member, valid_sample
 from webdataset.tar.scan import scan
+from webdataset.tariterators import expand_and_group
 
 
 @pytest.mark.parametrize(
@@ -206,8 +207,8 @@ def test_torn_samples_are_told_once() -> None:
 
 
 def test_torn_samples_can_be_errors() -> None:
-    """With torn="error" the part that comes back raises; what is whole in front of it was delivered."""
-    grouper = Grouper("u", None, ignore_and_continue, torn="error")
+    """With torn="error" the part that comes back goes to the handler, here to raise; what is whole was delivered."""
+    grouper = Grouper("u", None, reraise_exception, torn="error")
     done = [grouper.add(name, data, number * 1024) for number, (name, data) in enumerate(TORN[:4])]
     assert [sample["__key__"] for sample in done if sample is not None] == ["a", "b"]
     with pytest.raises(TornSampleError, match="comes back at byte 3072") as caught:
@@ -215,12 +216,26 @@ def test_torn_samples_can_be_errors() -> None:
     assert (caught.value.url, caught.value.key, caught.value.offset) == ("u", "a", 3072)
 
 
+def test_a_handler_may_go_on_without_torn_samples() -> None:
+    """With torn="error" and a handler that goes on, only the parts that come back are left out."""
+    seen: list[Exception] = []
+    members = {f"{key}.{field}": b"x" for key, field in (("a", "txt"), ("b", "txt"), ("a", "cls"), ("c", "txt"))}
+    source = [{"url": "u", "stream": io.BytesIO(tar_bytes(members))}]
+    samples = expand_and_group(source, lambda exn: seen.append(exn) or True, torn="error")
+    assert [(sample["__key__"], set(sample) - {"__key__", "__url__"}) for sample in samples] == [
+        ("a", {"txt"}),
+        ("b", {"txt"}),
+        ("c", {"txt"}),
+    ]
+    assert [type(exn) for exn in seen] == [TornSampleError]
+
+
 def test_torn_samples_in_runs_raise_after_the_whole_ones() -> None:
     """With torn="error" whole samples in front of the torn one are delivered, in runs too."""
     members = [(f"{n}.{field}", b"") for n in range(5) for field in ("cls", "txt")]
     run = scan(tar_bytes([*members, ("1.cls", b""), ("5.cls", b"")]), 0)
     assert run is not None
-    grouper = Grouper("u", None, ignore_and_continue, torn="error")
+    grouper = Grouper("u", None, reraise_exception, torn="error")
     samples = grouper.add_run(run, 0)
     assert [next(samples)["__key__"] for _ in range(5)] == ["0", "1", "2", "3", "4"]
     with pytest.raises(TornSampleError, match="key '1' comes back"):

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import tar_bytes
 from webdataset.errors import HeaderError
 from webdataset.tar.header import Header, checksum_is_right, is_header, padding, parse_header, parse_number
 from webdataset.tar.pax import PAX_LIMIT, parse_pax_records, parse_pax_size
+from webdataset.tar.scan import scan
 from webdataset.tar.sparse import (
     FREE_HOLES,
     expand_sparse,
@@ -306,3 +308,22 @@ def test_holes_have_a_limit() -> None:
     with pytest.raises(HeaderError, match="a sparse member of 2 bytes claims to be"):
         expand_sparse(b"ab", [(0, 2)], FREE_HOLES + 1)
     assert len(expand_sparse(bytes(1 << 17), [(0, 1 << 17)], FREE_HOLES + 1)) == FREE_HOLES + 1
+
+
+def with_checksum(block: bytearray, checksum: int) -> bytes:
+    block[148:156] = b"%06o\0 " % checksum
+    return bytes(block)
+
+
+@pytest.mark.parametrize("prefix", [b"\xff" * 155, bytes(155)], ids=["by the reader", "by the scan"])
+def test_a_checksum_that_is_wrong_by_a_modulus_is_wrong(prefix: bytes) -> None:
+    """Sums are compared exactly, also of blocks with so many high bytes that they exceed what sums are reduced by."""
+    block = bytearray(tar_bytes({"a.txt": b""})[:512])
+    block[0:100], block[157:257], block[265:329], block[345:500] = b"\xff" * 100, b"\xff" * 100, b"\xff" * 64, prefix
+    block[148:156] = b" " * 8
+    right = sum(block)
+    assert right > 65536
+    for checksum in (right, right - 65521, right - 65536, right ^ 1):
+        header = with_checksum(block, checksum)
+        assert is_header(header) is checksum_is_right(header) is (checksum == right)
+        assert (scan(header, 0) is not None) is (checksum == right and not prefix.strip(b"\0"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
@@ -12,15 +12,20 @@ def close_source(source: Any) -> None:
 
     What is merely iterable, a pipeline or a list, belongs to the program and may be iterated over again.
     """
-    if hasattr(source, "__next__"):
-        close_stream(source)
+    close = getattr(source, "close", None)
+    if close is not None and hasattr(source, "__next__"):
+        close()
 
 
 def close_stream(stream: Any) -> None:
-    """Close what has a method `close`."""
+    """Close a stream that nobody reads on, in which nobody wants to hear what goes wrong behind that.
+
+    Whoever read it to its end has heard of a failed command or a cut body there.
+    """
     close = getattr(stream, "close", None)
     if close is not None:
-        close()
+        with suppress(OSError):
+            close()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -38,6 +39,13 @@ class FilterFunction:
 
     def __call__(self, data: Iterable[Any]) -> Iterator[Any]:
         return self.f(data, *self.args, **self.kw)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "f": _picklable(self.f)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        f = state["f"]
+        self.__dict__.update(state, f=f.f if isinstance(f, RestCurried) else f)
 
     def __str__(self) -> str:
         name = getattr(self.f, "__name__", repr(self.f))
@@ -78,7 +86,15 @@ class RestCurried:
             raise TypeError(f"{name}: {exn}; it takes {_shown_arguments(signature)}") from None
 
     def __reduce__(self) -> str | tuple[Any, ...]:
+        if _picklable(self.f) is self:
+            return str(self.f.__qualname__)
         return (RestCurried, (self.f, self.stage, self.trial))
+
+
+def _picklable(f: Any) -> Any:
+    """The function; or, where `pipelinefilter` decorated it and so took its name, what has the name now."""
+    named = getattr(sys.modules.get(getattr(f, "__module__", "")), getattr(f, "__qualname__", ""), None)
+    return named if isinstance(named, RestCurried) and named.f is f else f
 
 
 def _shown_arguments(signature: inspect.Signature) -> str:

@@ -6,13 +6,17 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ._closing import closing_source
 from ._types import Handler
-from .errors import public_url
+from .errors import OpenError, public_url
 from .handlers import reraise_exception
 from .storage.local import local_path
 from .tariterators import locate_shard
 
 logger = logging.getLogger(__name__)
+
+HOPELESS = 1000
+"""A source that draws the same shards again and again ends when none of so many could be opened."""
 
 
 class StreamingOpen:
@@ -30,18 +34,28 @@ class StreamingOpen:
     def __call__(self, urls: Iterable[Any]) -> Iterator[dict[str, Any]]:
         from .gopen import gopen, rewrite_url
 
-        for item in urls:
-            source = dict(item) if isinstance(item, dict) else {"url": item}
-            url = source["url"]
-            if self.verbose:
-                logger.info("opening %s", public_url(url))
-            try:
-                source["stream"] = gopen(url)
-                path = local_path(rewrite_url(url))
-            except Exception as exn:
-                if self.handler(locate_shard(exn, url)):
-                    continue
-                return
-            if path is not None:
-                source["local_path"] = path
-            yield source
+        failed: list[str] = []  # in a row
+        source_of_urls = iter(urls)
+        with closing_source(source_of_urls):
+            for item in source_of_urls:
+                source = dict(item) if isinstance(item, dict) else {"url": item}
+                url = source["url"]
+                if self.verbose:
+                    logger.info("opening %s", public_url(url))
+                try:
+                    source["stream"] = gopen(url)
+                    path = local_path(rewrite_url(url))
+                except Exception as exn:
+                    failed.append(url)
+                    if len(failed) % HOPELESS == 0 and len(set(failed)) <= len(failed) // 2:
+                        raise OpenError(
+                            f"{len(failed)} times in a row no shard could be opened, the last one because: {exn}",
+                            url=url,
+                        ) from exn
+                    if self.handler(locate_shard(exn, url)):
+                        continue
+                    return
+                failed = []
+                if path is not None:
+                    source["local_path"] = path
+                yield source

@@ -265,10 +265,11 @@ def public_url(url: str) -> str:
     In a `pipe:` command also the values of headers, variables and options that are named like secrets are left out.
     """
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", url):
-        url = re.sub(r"(?<=://)[^/@\s]*@", "", url)
-        url = re.sub(r"[?#].*", "", url, flags=re.DOTALL)
+        url = re.sub(r"(?<=://)[^/\s]*@", "", url)
+        if not url.startswith("file:"):
+            url = re.sub(r"[?#].*", "", url, flags=re.DOTALL)
     elif url.startswith("pipe:"):
-        url = re.sub(r"(?<=://)[^/@\s]*@", "", url)
+        url = re.sub(r"(?<=://)[^/\s'\"]*@", "", url)
         url = re.sub(r"(https?://[^\s'\"?]*)\?[^\s'\"]*", r"\1", url)
         named = rf"(?:{_PRIVATE})[\w-]*\s*[:=]\s*|--[\w-]*(?:{_PRIVATE})[\w-]*\s+"
         url = re.sub(rf"(?i)({named})(['\"]?)(?:(?:bearer|basic|token)\s+)?[^\s'\"]+", r"\1\2…", url)

@@ -7,11 +7,14 @@ build all samples but the first and the last, which may reach out of the run.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from ._types import Handler, Sample
-from .errors import DuplicateFieldError, TornSampleError, printable, public_url
+from .errors import DuplicateFieldError, SampleError, TornSampleError, printable, public_url
+from .places import add_place
 from .runs import FieldNames, build_samples, split_names
 from .samples import METADATA, KeyRule, base_plus_ext, decode_name, is_metadata_member, valid_sample
 from .tar.header import BLOCK
@@ -29,8 +32,7 @@ class Grouper:
         local_path: becomes `__local_path__` where given.
         handler: asked when a sample has a field twice; true drops the sample and goes on.
         torn: "warn" or "error" when a key comes back later in the shard with a part of a sample.
-        keys, lcase, suffixes: as `tariterators.group_by_keys` has them; for `add` only, runs follow
-            the naming rule.
+        keys, lcase, suffixes: as `tariterators.group_by_keys` has them.
 
     Attributes:
         stopped: the handler wanted no more.
@@ -61,12 +63,17 @@ class Grouper:
         self._sample: Sample = {}
         self._rejected = False
         self._offset: int | None = None
-        self._fields = FieldNames()
+        self._fields = FieldNames(lcase)
+        self._in_runs = torn != "error" and keys is base_plus_ext and suffixes is None
         self._seen = _SeenKeys(url, torn)
 
     def add(self, name: str, data: Any, offset: int | None) -> Sample | None:
         """Take one member; the sample that it completes, if any."""
-        key, field = self._keys(name)
+        try:
+            key, field = self._keys(name)
+        except Exception as exn:
+            add_place(exn, stage="keys", member=name)
+            raise
         if key is None or field is None:
             return None
         done = None
@@ -94,7 +101,12 @@ class Grouper:
         self._key, self._sample, self._rejected = None, {}, False
         if rejected or not valid_sample(sample):
             return None
-        self._seen.add([sample], [self._offset], self._fields.names)
+        fields = [len(sample.keys() - METADATA)]
+        try:
+            self._seen.add([sample["__key__"]], [self._offset], fields, len(self._fields.names))
+        except TornSampleError as error:
+            self._ask(error)
+            return None
         return sample
 
     def flush_before(self, damaged: str | None) -> Sample | None:
@@ -109,8 +121,8 @@ class Grouper:
 
     def add_run(self, run: Run, start: int) -> Iterator[Sample]:
         """Take a run of members, `start` being the offset of its window; the samples that it completes."""
-        split = split_names(run)
-        if split is None or len(split.first) < 3 or self._torn == "error":
+        split = split_names(run) if self._in_runs else None
+        if split is None or len(split.first) < 3:
             yield from self._add_each(run, start, 0, len(run.sizes))
             return
         # The first sample of the run may have begun before it and the last may go on behind it.
@@ -118,15 +130,17 @@ class Grouper:
         yield from self._add_each(run, start, 0, second)
         if self.stopped:
             return
-        samples = build_samples(run, split, second, last, self.url, self.local_path, self._fields)
-        if samples is None:
+        built = build_samples(run, split, second, last, self.url, self.local_path, self._fields)
+        if built is None:
             yield from self._add_each(run, start, second, last)
         else:
             done = self.flush()
             if done is not None:
                 yield done
-            offsets = run.begins[split.first[1:-1]] + start
-            self._seen.add(samples, offsets.tolist(), self._fields.names)
+            keys, samples = built
+            first = np.array(split.first[1:])
+            offsets = run.begins[first[:-1]] + start
+            self._seen.add(keys, offsets.tolist(), np.diff(first), len(self._fields.names))
             yield from samples
         if not self.stopped:
             yield from self._add_each(run, start, last, len(run.sizes))
@@ -149,14 +163,19 @@ class Grouper:
     def _reject(self, name: str, key: str, field: str, offset: int | None) -> None:
         self._rejected = True
         error = DuplicateFieldError(
-            f"field {field!r} is there twice in one sample; the whole sample is left out. Field names are compared "
-            "in lower case",
+            f"field {field!r} is there twice in one sample; the whole sample is left out"
+            + (". Field names are compared in lower case" if self._lcase else ""),
             url=self.url,
             member=name,
             key=key,
             field=field,
             offset=offset,
+            stage="group",
         )
+        self._ask(error)
+
+    def _ask(self, error: SampleError) -> None:
+        """Whether the handler goes on without this sample."""
         try:
             self.stopped = not self.handler(error)
         except Exception as exn:
@@ -180,12 +199,14 @@ class _SeenKeys:
         self._places: dict[str, int | None] | None = None
         self._done = False
 
-    def add(self, samples: list[Sample], offsets: list[int | None], field_names: set[str]) -> None:
-        """Remember the keys of samples and where they begin; look closer when one was there before."""
+    def add(self, keys: list[str], offsets: list[int | None], fields: Iterable[int], all_fields: int) -> None:
+        """Remember the keys of samples and where they begin; look closer when one was there before.
+
+        `fields` says how many fields each sample has, `all_fields` how many there are in the shard so far.
+        """
         if self._done:
             return
         if self._places is None:
-            keys = [sample["__key__"] for sample in samples]
             expected = len(self._keys) + len(keys)
             self._keys.update(keys)
             if len(self._keys) == expected:
@@ -195,13 +216,13 @@ class _SeenKeys:
                 return
             self._places = dict(zip(self._all, self._offsets, strict=True))
             self._keys, self._all, self._offsets = set(), [], []
-        for sample, offset in zip(samples, offsets, strict=True):
-            first = self._places.setdefault(sample["__key__"], offset)
-            if first != offset and len(sample.keys() - METADATA) < len(field_names):
-                self._done = True
-                self._tell(sample["__key__"], first, offset)
+        for key, offset, count in zip(keys, offsets, fields, strict=True):
+            first = self._places.setdefault(key, offset)
+            if first != offset and count < all_fields:
+                self._done = self.torn != "error"  # a warning is given once a shard
+                self._tell(key, first, offset)
                 return
-        self._done = len(self._places) > KEYS_REMEMBERED
+        self._done = self._done or len(self._places) > KEYS_REMEMBERED
 
     def _tell(self, key: str, first: int | None, offset: int | None) -> None:
         message = (
@@ -210,5 +231,5 @@ class _SeenKeys:
             "order of names (tar --sort=name -cf fixed.tar *)"
         )
         if self.torn == "error":
-            raise TornSampleError(message, url=self.url, key=key, offset=offset)
+            raise TornSampleError(message, url=self.url, key=key, offset=offset, stage="group")
         warnings.warn(f"{public_url(self.url)}: {message}", stacklevel=2)

@@ -6,6 +6,7 @@ dicts. Whatever is not plain is left to `grouping`, which is the truth: the test
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,22 +17,27 @@ from .samples import METADATA, decode_name
 from .tar.header import BLOCK
 from .tar.scan import Run
 
+CACHED_BYTES = 1 << 16
+"""So many bytes of samples are cut out of the window at once: what is consumed soon stays in the processor's cache."""
+
 
 class FieldNames(dict[bytes, str]):
-    """Bytes of a field -> its lower-case name, each made once a shard.
+    """Bytes of a field -> its name (lower-case if `lcase`), each made once a shard.
 
     Attributes:
         names: all of them.
         odd: one of them needs a look at each sample (`__bad__`) or is never stored (metadata).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lcase: bool = True) -> None:
         super().__init__()
+        self.lcase = lcase
         self.names: set[str] = set()
         self.odd = False
 
     def __missing__(self, raw: bytes) -> str:
-        field = self[raw] = decode_name(raw).lower()
+        field = decode_name(raw)
+        field = self[raw] = field.lower() if self.lcase else field
         self.names.add(field)
         if field in METADATA or field == "__bad__":
             self.odd = True
@@ -82,28 +88,30 @@ def split_names(run: Run) -> Split | None:
     return Split(key_ends + run.headers, lengths + run.headers, goes_on, np.flatnonzero(~goes_on).tolist())
 
 
+Built = tuple[list[str], Iterator[Sample]]
+"""Keys of whole samples, and the samples."""
+
+
 def build_samples(
     run: Run, split: Split, begin: int, end: int, url: str, local_path: str | None, names: FieldNames
-) -> list[Sample] | None:
+) -> Built | None:
     """The whole samples that the members `begin` to `end` (exclusive) are; None when one of them is odd.
 
     Odd: a field twice, `__bad__`, or a field named like metadata.
     """
-    first = np.array(split.first[1:])
-    counts = np.diff(first)
-    samples: list[Sample] | None = None
+    counts = np.diff(np.array(split.first[1:]))
+    built = None
     if (counts == counts[0]).all():
-        samples = build_alike(run, split, begin, end, int(counts[0]), url, local_path, names)
-    if samples is None:
-        samples = build_mixed(run, split, begin, end, url, local_path, names)
-    return None if names.odd else samples
+        built = build_alike(run, split, begin, end, int(counts[0]), url, local_path, names)
+    if built is None:
+        built = build_mixed(run, split, begin, end, url, local_path, names)
+    return None if names.odd else built
 
 
 def build_alike(
     run: Run, split: Split, begin: int, end: int, count: int, url: str, local_path: str | None, names: FieldNames
-) -> list[Sample] | None:
+) -> Built | None:
     """`build_samples` for samples that all have the same `count` fields in the same order, and keys of one length."""
-    window = run.window
     key_ends = split.key_ends[begin:end] - run.headers[begin:end]
     if (key_ends != key_ends[0]).any():
         return None
@@ -113,23 +121,38 @@ def build_alike(
     fields = [names[raw[number].tobytes().rstrip(b"\0")] for number in range(count)]
     if len(set(fields)) < count:
         return None
-    starts = run.headers[begin:end] + BLOCK
-    ends = (starts + run.sizes[begin:end]).reshape(-1, count)
-    starts = starts.reshape(-1, count)
     keys = _cut_keys(run.blocks[begin:end:count, : key_ends[0]])
-    field = fields[0]
-    samples: list[Sample] = [
-        {"__key__": key, "__url__": url, field: window[start:stop]}
-        for key, start, stop in zip(keys, starts[:, 0].tolist(), ends[:, 0].tolist(), strict=True)
-    ]
-    if local_path is not None:
-        for sample in samples:
-            sample["__local_path__"] = local_path
-    for number in range(1, count):
-        field = fields[number]
-        for sample, start, stop in zip(samples, starts[:, number].tolist(), ends[:, number].tolist(), strict=True):
-            sample[field] = window[start:stop]
-    return samples
+    starts = run.headers[begin:end] + BLOCK
+    ends = starts + run.sizes[begin:end]
+    places = [(starts[number::count].tolist(), ends[number::count].tolist()) for number in range(count)]
+    at_once = max(1, len(keys) * CACHED_BYTES // max(1, int(run.sizes[begin:end].sum())))
+    return keys, _cut_samples(run.window, url, local_path, keys, fields, places, at_once)
+
+
+def _cut_samples(
+    window: bytes,
+    url: str,
+    local_path: str | None,
+    keys: list[str],
+    fields: list[str],
+    places: list[tuple[list[int], list[int]]],
+    at_once: int,
+) -> Iterator[Sample]:
+    """Samples of the same fields, whose data lie at (starts, ends) in the window, made `at_once` at a time."""
+    (first, (starts, ends)), *others = zip(fields, places, strict=True)
+    for begin in range(0, len(keys), at_once):
+        part = slice(begin, begin + at_once)
+        samples: list[Sample] = [
+            {"__key__": key, "__url__": url, first: window[start:end]}
+            for key, start, end in zip(keys[part], starts[part], ends[part], strict=True)
+        ]
+        if local_path is not None:
+            for sample in samples:
+                sample["__local_path__"] = local_path
+        for field, (field_starts, field_ends) in others:
+            for sample, start, end in zip(samples, field_starts[part], field_ends[part], strict=True):
+                sample[field] = window[start:end]
+        yield from samples
 
 
 def _cut_keys(keys: NDArray[np.uint8]) -> list[str]:
@@ -144,7 +167,7 @@ def _cut_keys(keys: NDArray[np.uint8]) -> list[str]:
 
 def build_mixed(
     run: Run, split: Split, begin: int, end: int, url: str, local_path: str | None, names: FieldNames
-) -> list[Sample] | None:
+) -> Built | None:
     """`build_samples` for samples of any fields."""
     window = run.window
     samples: list[Sample] = []
@@ -169,4 +192,4 @@ def build_mixed(
             if local_path is not None:
                 sample["__local_path__"] = local_path
             samples.append(sample)
-    return samples
+    return [sample["__key__"] for sample in samples], iter(samples)

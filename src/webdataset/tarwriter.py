@@ -1,7 +1,7 @@
 """Samples -> a tar archive.
 
 All fields of a sample are encoded and checked before its first byte is written, so a sample is in
-the archive whole or not at all. What would not read back as it was written is refused. The bytes
+the archive whole or not at all. A key or field that would not read back is refused. The bytes
 depend on the samples and the arguments only. `write` runs once per sample and decides the speed:
 what depends on the field names only is worked out once, in a plan.
 """

@@ -42,7 +42,16 @@ def open_read(
     from urllib3.util import Retry
 
     timeouts = timeout_pair(timeout)
-    retries = Retry(total=None, connect=False, read=False, redirect=REDIRECTS, status=False, other=False)
+    retries = Retry(
+        total=None,
+        connect=False,
+        read=False,
+        redirect=REDIRECTS,
+        status=False,
+        other=False,
+        # Headers of the program are meant for the host that it named.
+        remove_headers_on_redirect=Retry.DEFAULT_REMOVE_HEADERS_ON_REDIRECT | set(headers or ()),
+    )
     for last in (False, True):
         try:
             response = send("GET", url, headers, timeouts, retries=retries)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
+from ..errors import OpenError
 from .http import TIMEOUTS, give_up, send, timeout_pair
 from .status import connection_error, status_error
 
@@ -58,6 +59,8 @@ class HttpWriter(io.BufferedIOBase):
         """
         if self.closed:
             raise ValueError(f"{self!r} is closed")
+        if self._owner != os.getpid():
+            raise OpenError("the upload was begun before this process was forked; open it here", url=self.url)
         self._check()
         view = memoryview(data).cast("B")
         self._buffer += view

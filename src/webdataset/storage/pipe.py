@@ -216,10 +216,7 @@ class Pipe(io.BufferedIOBase):
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
-            if self.readable():
-                self.abort()
-            else:
-                self.close()
+            self.abort()  # a command that was writing must not take what it got so far for all
 
     def wait_for_child(self) -> None:
         """Wait for the command, at most `timeout` seconds, and check its status.

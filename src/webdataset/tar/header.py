@@ -98,8 +98,11 @@ _expected_adler = _ExpectedAdler()
 
 
 def is_summed(block: bytes) -> bool:
-    """`checksum_is_right`, fast, and only for unsigned sums in plain octal."""
-    return adler32(block) & 0xFFFF == _expected_adler[block[148:156]]
+    """`checksum_is_right`, fast for the usual case: unsigned sums in plain octal, of bytes below 128.
+
+    The sum of so many of those is below 65521, so that nothing is lost by taking it modulo that.
+    """
+    return block.isascii() and adler32(block) & 0xFFFF == _expected_adler[block[148:156]]
 
 
 def parse_header(block: bytes) -> Header:

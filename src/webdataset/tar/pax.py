@@ -16,7 +16,6 @@ PAX_LIMIT = 1 << 20
 Records = list[tuple[bytes, bytes]]
 
 _LENGTH = re.compile(rb"([1-9][0-9]{0,9}) ")
-_TIMES_ONLY = re.compile(rb"(?:[0-9]{2} (?:mtime|atime|ctime)=-?[0-9.]+\n)*")
 
 
 def parse_pax_records(data: bytes) -> Records:

@@ -58,7 +58,7 @@ class ArchiveReader:
     Attributes:
         ended_without_mark: the stream ended where a header or an end mark should be.
         followed: after `finish`: "members" or "bytes" when there is something behind the end mark.
-        member_begun: name of the member whose data was being read when an error came.
+        member_begun: name of the member whose data was being read, or passed over, when an error came.
     """
 
     def __init__(
@@ -170,13 +170,18 @@ class ArchiveReader:
         pad = -size % BLOCK
         if self.wanted is not None and not self.wanted(name):
             source.pos = at
-            source.skip(size + pad)
+            self._pass_over(source, name, size + pad)
             return name, None, offset
         if at + size + pad <= len(window):
             source.pos = at + size + pad
             return name, window[at : at + size], offset
         source.pos = at
         return name, self._data(source, name, size), offset
+
+    def _pass_over(self, source: Source, name: bytes, size: int) -> None:
+        self.member_begun = name
+        source.skip(size)
+        self.member_begun = None
 
     def _data(self, source: Source, name: bytes, size: int) -> bytes:
         self.member_begun = name
@@ -287,7 +292,7 @@ class ArchiveReader:
             source.skip(size + padding(size))
             return None
         if self.wanted is not None and not self.wanted(name):
-            source.skip(size + padding(size))
+            self._pass_over(source, name, size + padding(size))
             return name, None, start
         data = self._data(source, name, size)
         if sparse is not None:

@@ -28,10 +28,10 @@ _MAGIC_MASK = np.uint64(int.from_bytes(b"\0" + b"\xff" * 5, "little"))
 _MAGIC = np.uint64(int.from_bytes(b"\0ustar", "little"))
 
 
-def _pattern(first_byte: int, first_mask: bytes, digits: int, ends: int) -> dict[int, tuple[int, int]]:
-    """Word number -> (mask, value): octal digits, the first with a mask of its own, then NULs or spaces."""
+def _pattern(first_byte: int, digits: int, ends: int) -> dict[int, tuple[int, int]]:
+    """Word number -> (mask, value) for a field of octal digits and then NULs or spaces."""
     start = first_byte % 8
-    mask = bytes(start) + first_mask + b"\xf8" * (digits - 1) + b"\xdf" * ends
+    mask = bytes(start) + b"\xf8" * digits + b"\xdf" * ends
     value = bytes(start) + b"0" * digits + bytes(ends)
     return {
         (first_byte - start + at) // 8: (
@@ -42,11 +42,12 @@ def _pattern(first_byte: int, first_mask: bytes, digits: int, ends: int) -> dict
     }
 
 
-_NUMBERS = _pattern(124, b"\xf8", 11, 1) | _pattern(148, b"\xfe", 6, 2)  # size; checksum, below 65536
+_NUMBERS = _pattern(124, 11, 1) | _pattern(148, 6, 2)  # size and checksum
 _NUMBER_WORDS = np.array(list(_NUMBERS))
 _NUMBER_MASKS = np.array([mask for mask, _ in _NUMBERS.values()], dtype=np.uint64)
 _NUMBER_VALUES = np.array([value for _, value in _NUMBERS.values()], dtype=np.uint64)
 
+_HIGH_BITS = np.uint64(0x8080808080808080)
 _MTIME = np.frombuffer(b" mtime=", dtype=np.uint8)
 
 
@@ -157,12 +158,13 @@ def _follow(
 def _checksums_are_right(blocks: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Whether each block's bytes sum to its six octal digits of checksum, the field itself counted as spaces.
 
-    Sums are taken modulo 65536: a wider type would cost twice the time. Larger ones are left to `reader`.
+    Sums fit into 16 bits as long as all bytes are below 128; a wider type costs twice the time.
     """
     field = blocks[:, 148:156]
     stored = ((field[:, :6] - 48) @ _OCTAL_PLACES[-6:]).astype(np.int64)
-    summed = blocks.sum(axis=1, dtype=np.uint16) - field.sum(axis=1, dtype=np.uint16) + np.uint16(8 * 32)
-    right: NDArray[np.bool_] = (stored & 0xFFFF) == summed
+    ascii_only = not np.bitwise_or.reduce(blocks.view(np.uint64), axis=None) & _HIGH_BITS
+    summed = blocks.sum(axis=1, dtype=np.uint16 if ascii_only else np.int64)
+    right: NDArray[np.bool_] = stored == summed - field.sum(axis=1, dtype=np.int64) + 8 * ord(" ")
     return right
 
 

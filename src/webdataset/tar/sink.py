@@ -8,6 +8,7 @@ then is cut off, and must look so.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -134,7 +135,9 @@ def compression_for(name: Any, compress: bool | str | None) -> str:
         text = os.fspath(name) if isinstance(name, (str, os.PathLike)) else ""
         if text.startswith("pipe:"):
             return ""  # what the command is called says nothing of what it wants
-        return next((kind for kind in _COMPRESSORS if text.endswith(kind)), "")
+        if "://" in text:
+            text = re.sub(r"[?#].*", "", text)
+        return next((kind for kind in _COMPRESSORS if re.search(rf"(\.|\.t){kind}$", text)), "")
     kind = {True: "gz", False: "", "gzip": "gz", "bzip2": "bz2", "zstd": "zst"}.get(compress, compress)
     if kind and kind not in _COMPRESSORS:
         known = ", ".join(map(repr, _COMPRESSORS))
