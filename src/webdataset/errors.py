@@ -256,7 +256,26 @@ def printable(text: str, limit: int = 200) -> str:
     return shown if len(shown) <= limit else f"{shown[:limit]}…({len(shown)} characters)"
 
 
-_PRIVATE = "authorization|bearer|token|secret|password|passwd|api[_-]?key|access[_-]?key|signature"
+_PRIVATE = (
+    "authorization|bearer|token|secret|password|passwd|passphrase|pgpass|credential|cookie|signature"
+    "|api[_-]?key|access[_-]?key|account[_-]?key|sse-c-key|sse-customer-key"
+)
+
+_SECRETS: list[tuple[str, str]] = [
+    (r"(?<=://)[^/\s'\"]*@", ""),  # user and password of urls
+    (r"(\w://[^\s'\"?]*)\?[^\s'\"]*", r"\1"),  # query strings
+    (rf"(['\"])([^'\"]*(?:{_PRIVATE})[\w-]*\s*[:=]\s*)[^'\"]*\1", r"\1\2…\1"),  # 'Authorization: Bearer x'
+    (rf"((?:{_PRIVATE})[\w-]*\s*[:=]\s*|--[\w-]*(?:{_PRIVATE})[\w-]*\s+)(?:(['\"])[^'\"]*\2|[^\s'\"…]+)", r"\1\2…\2"),
+    (r"(?<=\s)(-u|--user|--proxy-user)(\s*|=)['\"]?[^\s'\":]*:[^\s'\"]+['\"]?", r"\1\2…"),
+    (r"(?<=\s)-b\s*(?:'[^'=]*=[^']*'|\"[^\"=]*=[^\"]*\"|[^\s='\"]+=[^\s'\"]*)", "-b …"),  # curl's cookies
+    (r"(?<=sshpass )-p\s*\S+", "-p …"),
+]
+
+
+def _public_command(command: str) -> str:
+    for pattern, shown in _SECRETS:
+        command = re.sub(pattern, shown, command, flags=re.IGNORECASE)
+    return command
 
 
 def public_url(url: str) -> str:
@@ -268,10 +287,6 @@ def public_url(url: str) -> str:
         url = re.sub(r"(?<=://)[^/\s]*@", "", url)
         if not url.startswith("file:"):
             url = re.sub(r"[?#].*", "", url, flags=re.DOTALL)
-    elif url.startswith("pipe:"):
-        url = re.sub(r"(?<=://)[^/\s'\"]*@", "", url)
-        url = re.sub(r"(https?://[^\s'\"?]*)\?[^\s'\"]*", r"\1", url)
-        named = rf"(?:{_PRIVATE})[\w-]*\s*[:=]\s*|--[\w-]*(?:{_PRIVATE})[\w-]*\s+"
-        url = re.sub(rf"(?i)({named})(['\"]?)(?:(?:bearer|basic|token)\s+)?[^\s'\"]+", r"\1\2…", url)
-        url = re.sub(r"(?<=\s)(-u|--user|--proxy-user)(\s+|=)(['\"]?)[^\s'\":]*:[^\s'\"]+", r"\1\2\3…", url)
+    elif url[:5].lower() == "pipe:":
+        url = url[:5] + _public_command(url[5:])
     return printable(url, 500)
