@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (NameError, AttributeError, TypeError, ImportError)
 """What a mistake in the program raises, rather than wrong data."""
 
+CHANCE = 5
+"""Standard deviations above the allowed share that a stream may have for a while without having more errors."""
+
 ErrorTypes = type[Exception] | tuple[type[Exception], ...]
 
 
@@ -42,13 +46,15 @@ class ErrorPolicy:
     Outside a pipeline nobody counts what went well; programs that call stages themselves tell with `count`.
 
     Args:
-        max_fraction: skipped items may be this share of all items of a pass, 0 to 1; more raises ErrorBudgetError.
+        max_fraction: skipped items may be this share of all items of a pass, 0 to 1. When they are more, and so many
+            more that it is no chance, ErrorBudgetError is raised: of 1000 items 1 % allows 25, of 100,000 it allows
+            1158 (five standard deviations).
         max_run: so many errors in a row in one stage are allowed; one more raises ErrorBudgetError.
         skip: exceptions that may be skipped; others are raised.
         never_skip: exceptions that are raised all the same, by default those that mistakes in the program raise:
             NameError, AttributeError, TypeError, ImportError. `()` skips these too.
         log: file to which a line of JSON is appended for each item that is skipped: time, error, message and place.
-        after: `max_fraction` is a share of at least this many items, so that an early error does not end a run.
+        after: `max_fraction` is a share of at least this many items, however few there were.
         remember: length of the list `skipped`.
 
     Attributes:
@@ -64,7 +70,7 @@ class ErrorPolicy:
         skip: ErrorTypes = Exception,
         never_skip: ErrorTypes = PROGRAMMING_ERRORS,
         log: str | os.PathLike[str] | None = None,
-        after: int = 1000,
+        after: int = 100,
         remember: int = 1000,
     ) -> None:
         if isinstance(max_fraction, bool) or not isinstance(max_fraction, (int, float)) or not 0 <= max_fraction <= 1:
@@ -72,6 +78,8 @@ class ErrorPolicy:
         for name, number in (("max_run", max_run), ("after", after), ("remember", remember)):
             if isinstance(number, bool) or not isinstance(number, int) or number < 0:
                 raise ValueError(f"ErrorPolicy: {name} must be a number of items, 0 or more, got {number!r}")
+        if log is not None and not isinstance(log, (str, os.PathLike)):
+            raise TypeError(f"ErrorPolicy: log must be a path or None, got {log!r}")
         self.max_fraction = max_fraction
         self.max_run = max_run
         self.skip = _error_types("skip", skip)
@@ -101,6 +109,11 @@ class ErrorPolicy:
             self._forget()
         self._current = PolicyPass(self)
         return self._current
+
+    def allowed(self, seen: int) -> int:
+        """So many of `seen` items may be skipped."""
+        expected = self.max_fraction * max(seen, self.after)
+        return int(expected + CHANCE * math.sqrt(expected))
 
     def may_skip(self, exn: Exception) -> bool:
         """Whether this exception says that the data is wrong, not the program."""
@@ -153,8 +166,12 @@ class PolicyPass:
 
     @property
     def seen(self) -> int:
-        """Items so far: those that came out of the stage that gave most, and those that were skipped."""
-        return max(handler.done for handler in self._handlers) + self.kinds.total()
+        """Items so far. What a stage gave holds what later stages skipped, and lacks what earlier ones did."""
+        skipped = seen = 0
+        for handler in self._handlers:
+            skipped += handler.skipped
+            seen = max(seen, handler.done + skipped)
+        return seen
 
     def spend(self, exn: Exception, run: int) -> None:
         """Skip one more item, the `run`-th in a row, or raise ErrorBudgetError."""
@@ -164,10 +181,10 @@ class PolicyPass:
         allowed = None
         if run > policy.max_run:
             allowed = f"{run} errors in a row; max_run={policy.max_run} allows no more"
-        elif self.kinds.total() > policy.max_fraction * max(self.seen, policy.after):
-            allowed = f"max_fraction={policy.max_fraction} of at least {policy.after} items allows no more"
+        elif self.kinds.total() > (most := policy.allowed(self.seen)):
+            allowed = f"max_fraction={policy.max_fraction} allows {most} so far"
         if allowed is not None:
-            raise ErrorBudgetError(f"{self}: {allowed}. The last one: {type(exn).__name__}: {exn}") from exn
+            raise ErrorBudgetError(f"{self}; {allowed}. The last one: {type(exn).__name__}: {exn}") from exn
 
     def end(self, epoch: int) -> None:
         """The pass is over: report what was skipped, if anything was."""
@@ -190,11 +207,13 @@ class StageHandler:
 
     Attributes:
         done: items that came out of the stage.
+        skipped: items that it skipped.
     """
 
     def __init__(self, in_pass: PolicyPass) -> None:
         self._pass = in_pass
         self.done = 0
+        self.skipped = 0
         self._done_before = -1
         self._run = 0
 
@@ -203,6 +222,7 @@ class StageHandler:
             raise exn
         self._run = self._run + 1 if self.done == self._done_before else 1
         self._done_before = self.done
+        self.skipped += 1
         self._pass.spend(exn, self._run)
         return True
 

@@ -1,0 +1,171 @@
+"""Splitting that does no harm: fewer shards than readers, idle readers, empty data sets, one order everywhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader
+
+import webdataset as wds
+from helpers import tar_bytes, write_shards
+from webdataset.errors import EmptyDatasetError, ShardListError
+
+
+def keys(dataset):
+    return [sample["__key__"] for sample in dataset]
+
+
+def load(dataset, workers, **options):
+    """The keys that come out of a DataLoader."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
+        return keys(DataLoader(dataset, batch_size=None, num_workers=workers, **options))
+
+
+def as_reader(monkeypatch, rank, world_size, worker, num_workers):
+    names = ("RANK", "WORLD_SIZE", "WORKER", "NUM_WORKERS")
+    for name, value in zip(names, (rank, world_size, worker, num_workers), strict=True):
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 5])
+@pytest.mark.parametrize("shards", [1, 2, 3, 7])
+def test_every_sample_comes_once_for_every_number_of_workers(tmp_path, shards, workers):
+    """Fewer shards than workers, or more: no error, nothing lost, nothing twice."""
+    urls = write_shards(tmp_path, shards=shards, samples=4)
+    assert sorted(f"{number:06d}" for number in range(4 * shards)) == sorted(load(wds.WebDataset(urls), workers))
+
+
+@pytest.mark.parametrize("shardshuffle", [None, 10])
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 1), (2, 1), (2, 3), (5, 2)])
+def test_every_sample_comes_once_for_every_number_of_ranks(tmp_path, monkeypatch, ranks, workers, shardshuffle):
+    """All readers together have the data set, in every epoch, also with shuffled shards."""
+    urls = write_shards(tmp_path, shards=4, samples=3)
+    came: Counter[str] = Counter()
+    for rank in range(ranks):
+        for worker in range(workers):
+            as_reader(monkeypatch, rank, ranks, worker, workers)
+            dataset = wds.WebDataset(urls, shardshuffle=shardshuffle).shuffle(5)
+            for _ in range(2):
+                came.update(keys(dataset))
+    assert {f"{number:06d}": 2 for number in range(12)} == came
+
+
+def test_idle_readers_are_told_once_with_the_numbers(tmp_path, monkeypatch, caplog):
+    """The first reader logs it in the first epoch; the others, and later epochs, are quiet."""
+    urls = write_shards(tmp_path, shards=3, samples=2)
+    as_reader(monkeypatch, 0, 2, 0, 4)
+    dataset = wds.WebDataset(urls)
+    for _ in range(2):
+        list(dataset)
+    text = "3 shards for 8 readers (2 ranks with 4 workers each): 5 readers have nothing to do"
+    assert [text] == caplog.messages
+    as_reader(monkeypatch, 1, 2, 0, 4)
+    assert ["000002", "000003"] == keys(wds.WebDataset(urls))
+    as_reader(monkeypatch, 1, 2, 3, 4)
+    assert [] == keys(wds.WebDataset(urls))
+    assert [text] == caplog.messages
+
+
+def test_only_what_is_split_counts(tmp_path, monkeypatch, caplog):
+    """Without a split of nodes only the workers share the shards; enough shards, and drawn ones, say nothing."""
+    urls = write_shards(tmp_path, shards=3, samples=2)
+    as_reader(monkeypatch, 0, 9, 0, 3)
+    assert 2 == len(keys(wds.WebDataset(urls, nodesplitter=None)))
+    assert 6 == len(keys(wds.WebDataset(urls, nodesplitter=None, workersplitter=None)))
+    assert 4 == len(keys(wds.WebDataset(urls, resampled=True).with_epoch(4)))
+    assert [] == caplog.messages
+
+
+def test_single_node_only_stays_for_those_who_ask(tmp_path, monkeypatch):
+    """It refuses several nodes when iteration begins, and says what to pass instead."""
+    urls = write_shards(tmp_path, shards=2, samples=2)
+    dataset = wds.WebDataset(urls, nodesplitter=wds.single_node_only)
+    assert 4 == len(keys(dataset))
+    as_reader(monkeypatch, 0, 2, 0, 1)
+    with pytest.raises(ShardListError, match=r"2 nodes: pass nodesplitter=webdataset\.split_by_node"):
+        keys(dataset)
+
+
+@pytest.fixture
+def nothing(tmp_path):
+    """Shards that hold members, but no sample."""
+    for number in range(3):
+        (tmp_path / f"nothing-{number}.tar").write_bytes(tar_bytes([("README", b"x")]))
+    return str(tmp_path / "nothing-{0..2}.tar")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 5])
+def test_an_empty_data_set_is_an_error_that_names_the_pattern(nothing, workers):
+    """The last of the workers that got nothing says so; fewer shards than workers make no difference."""
+    with pytest.raises(EmptyDatasetError, match=r"nothing-\{0\.\.2\}\.tar: no sample found"):
+        load(wds.WebDataset(nothing), workers)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_an_empty_data_set_is_an_error_in_every_epoch(nothing, persistent, tmp_path):
+    """Epochs do not mix: after a pass with samples an empty one raises, and the other way round."""
+    (full,) = write_shards(tmp_path, shards=1, samples=4)
+    switch = tmp_path / "switch.tar"
+    empty = (tmp_path / "nothing-0.tar").read_bytes()
+    dataset = wds.WebDataset([str(switch), *[str(tmp_path / "nothing-1.tar")] * 3])
+    loader_options = {"persistent_workers": True} if persistent else {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
+        loader = DataLoader(dataset, batch_size=None, num_workers=2, **loader_options)
+        for _ in range(2):
+            switch.write_bytes(Path(full).read_bytes())
+            assert 4 == len(keys(loader))
+        switch.write_bytes(empty)
+        with pytest.raises(EmptyDatasetError):
+            keys(loader)
+
+
+def test_an_empty_data_set_is_none_where_nobody_checks(nothing):
+    """empty_check=False gives an empty stream."""
+    assert [] == load(wds.WebDataset(nothing, empty_check=False), 2)
+    assert [] == keys(wds.WebDataset(nothing, empty_check=False))
+
+
+def test_one_of_several_ranks_logs_that_it_got_nothing(nothing, monkeypatch, caplog):
+    """What other ranks got it cannot know: no error, one line."""
+    as_reader(monkeypatch, 1, 2, 0, 1)
+    assert [] == keys(wds.WebDataset(nothing))
+    (line,) = caplog.messages
+    assert line.endswith("nothing-{0..2}.tar: rank 1 of 2 got no sample")
+
+
+def test_later_stages_do_not_make_a_data_set_empty(tmp_path):
+    """A filter that lets nothing through is the program's affair."""
+    urls = write_shards(tmp_path, shards=2, samples=2)
+    assert [] == load(wds.WebDataset(urls).select(lambda sample: False), 2)
+
+
+PROGRAM = """
+import sys, webdataset as wds
+order = [s["__key__"] for s in wds.WebDataset(sys.argv[1], shardshuffle=10, seed=7).shuffle(20)]
+print(",".join(order))
+"""
+
+
+def test_an_order_is_the_same_in_every_process(tmp_path):
+    """The same seed gives the same order whatever Python's hash seed is, and another seed another order."""
+    write_shards(tmp_path, shards=4, samples=5)
+    pattern = str(tmp_path / "shard-{0000..0003}.tar")
+    orders = set()
+    for hash_seed in ("0", "1"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, pattern], env=environment, capture_output=True, text=True, check=True
+        )
+        orders.add(done.stdout.strip())
+    (order,) = orders
+    assert order.split(",") == keys(wds.WebDataset(pattern, shardshuffle=10, seed=7).shuffle(20))
+    assert order.split(",") != keys(wds.WebDataset(pattern, shardshuffle=10, seed=8).shuffle(20))
