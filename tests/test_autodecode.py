@@ -349,3 +349,101 @@ def check_published_sample(sample: dict[str, Any], values: dict[str, Any]) -> No
     assert np.median(abs(sample["jpg"].astype(int) - sample["png"])) <= 1  # the image has one sharp edge
     assert sample["left.png"].shape == sample["tiff"].shape == sample["pbm"].shape == sample["png"].shape
     assert sample["txt.gz"] == values["txt.gz (gunzipped)"]
+
+
+class Tagging(Decoder):
+    """A program's decoder: its own decode1 around the library's, and names that pass."""
+
+    def __init__(self, *args: Any, passed: tuple[str, ...] = (), **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        self.passed = passed
+
+    def decode1(self, key: str, data: bytes) -> Any:
+        return data if key in self.passed else (key, super().decode1(key, data))
+
+
+def test_subclasses_with_their_own_decode1() -> None:
+    """decode calls the subclass's decode1 with the field's name, for bytes of wanted fields, and after pickling too."""
+    sample = {"__key__": "k", "txt": b"x", "a.cls": b"1", "foo": b"y", "json": b"2"}
+    expected = {"__key__": "k", "txt": ("txt", "x"), "a.cls": ("a.cls", 1), "foo": b"y", "json": b"2"}
+    decoder = Tagging([], passed=("foo",), only="txt a.cls foo")
+    for one in (decoder, decoder, pickle.loads(pickle.dumps(decoder))):
+        assert one(sample) == expected
+    assert Tagging([], partial=True)({"txt": 5, "cls": b"1"}) == {"txt": 5, "cls": ("cls", 1)}
+    with pytest.raises(DecodingError, match=r"k\.a\.cls: not an integer"):
+        decoder({"__key__": "k", "a.cls": b"x"})
+
+
+def test_subclasses_with_their_own_loop() -> None:
+    """A decode of one's own may use handlers, only, partial and decode1; decode is what a call does."""
+
+    class Own(Decoder):
+        def decode(self, sample: dict[str, Any]) -> dict[str, Any]:
+            wanted = {k: v for k, v in sample.items() if self.only is None or k in self.only}
+            assert self.partial is False
+            return {k: v if k[0] == "_" else self.decode1(k, v) for k, v in wanted.items()}
+
+    assert Own([handle_extension("foo", upper)], only=["foo", "cls"])({"foo": b"x", "cls": b"1", "txt": b"z"}) == {
+        "foo": "X",
+        "cls": 1,
+    }
+
+
+def test_subclasses_that_set_the_attributes_themselves() -> None:
+    """A subclass may leave out the constructor, as long as it sets `handlers`."""
+
+    class Bare(Decoder):
+        def __init__(self) -> None:
+            self.handlers = [ad.basichandlers]
+
+    assert Bare()({"__key__": "k", "txt": b"x"}) == {"__key__": "k", "txt": "x"}
+
+
+def test_decoders_are_edited_at_work() -> None:
+    """A Decoder follows what the program does to `handlers`, `only` and `partial`, in place or anew."""
+    sample = {"__key__": "k", "foo": b"x", "txt": b"y", "cls": b"1"}
+    decoder = Decoder([], only="cls")
+    assert decoder(sample) == {**sample, "cls": 1}
+    decoder.only.add("txt")
+    assert decoder(sample) == {**sample, "cls": 1, "txt": "y"}
+    decoder.only = None
+    decoder.handlers.insert(0, handle_extension("foo", upper))
+    assert decoder(sample) == {"__key__": "k", "foo": "X", "txt": "y", "cls": 1}
+    decoder.handlers[0] = handle_extension("foo", len)
+    assert decoder(sample)["foo"] == 1
+    decoder.handlers = []
+    assert decoder(sample) == sample
+    decoder.partial = True
+    assert decoder({**sample, "n": 5}) == {**sample, "n": 5}
+
+
+def test_tables_are_replaced() -> None:
+    """The program may put another table in the place of `autodecode.decoders`."""
+    decoder = Decoder([])
+    sample = {"__key__": "k", "txt": b"x", "foo": b"y"}
+    assert decoder(sample) == {"__key__": "k", "txt": "x", "foo": b"y"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ad, "decoders", {"foo": upper})
+        assert decoder(sample) == {"__key__": "k", "txt": b"x", "foo": "Y"}
+        assert ad.basichandlers(".foo", b"y") == "Y"
+
+
+def test_image_handlers_are_subclassed() -> None:
+    """A subclass of ImageHandler may use imagespec, extensions and the library's call; `imagehandler` makes one."""
+
+    class Named(ImageHandler):
+        def __call__(self, key: str, data: bytes) -> Any:
+            image = super().__call__(key, data)
+            return None if image is None else (self.imagespec, "png" in self.extensions, image.shape)
+
+    image = encoders["png"](np.zeros((2, 3), np.uint8))
+    sample = {"png": image, "jpg": b"raw", "txt": b"x"}
+    assert decoded(sample, Named("l8", ["png"])) == {
+        "__key__": "k",
+        "png": ("l8", True, (2, 3)),
+        "jpg": b"raw",
+        "txt": "x",
+    }
+    assert type(ad.imagehandler("l8")) is ImageHandler
+    assert ad.imagehandler("l8", extensions=["foo"])(".foo", image).shape == (2, 3)
+    assert ad.imagehandler("l8", ["foo"])(".png", image) is None
