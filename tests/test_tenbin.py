@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 
@@ -146,3 +147,47 @@ def test_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"ends in \.ten"):
         tenbin.load(tmp_path / "a.bin")
     assert same([np.arange(3)], tenbin.load(tmp_path / "a.bin", nocheck=True))
+
+
+def test_streams_of_arrays(tmp_path: Path) -> None:
+    """`write` appends lists to a stream, `read` takes as many arrays as asked, and stays behind them."""
+    first, second = [np.arange(3, dtype="f4"), np.zeros((0, 2))], [np.array(7, "u4")]
+    with open(tmp_path / "stream", "wb") as stream:
+        tenbin.write(stream, first, infos=["a", "b"])
+        tenbin.write(stream, second)
+    with open(tmp_path / "stream", "rb") as stream:
+        (array,) = tenbin.read(stream, n=1)
+        assert same(array, first[0])
+        arrays, infos = tenbin.read(stream, infos=True)
+        assert [same(a, b) for a, b in zip(arrays, [first[1], *second], strict=True)] == [True, True]
+        assert infos == ["b", ""]
+        assert tenbin.read(stream) == []
+
+
+def test_a_stream_cut_at_any_byte_is_an_error() -> None:
+    """A stream that ends inside a chunk is never read as a shorter one."""
+    data = bytes(tenbin.encode_buffer([np.arange(3, dtype="f4")]))
+    for length in range(1, len(data)):
+        if length != 80:  # behind the header chunk
+            with pytest.raises(ValueError, match="premature EOF: the tenbin stream ends in"):
+                tenbin.read_chunk(stream := io.BytesIO(data[:length])) and tenbin.read_chunk(stream)
+    with pytest.raises(ValueError, match="magic bytes mismatch"):
+        tenbin.read_chunk(io.BytesIO(b"x" * 16))
+    with pytest.raises(ValueError, match="claims -1 bytes"):
+        tenbin.read_chunk(io.BytesIO(tenbin.MAGIC + struct.pack("<q", -1)))
+
+
+def test_small_helpers() -> None:
+    """Codes of 8 characters as integers, bytes of arrays, and which arrays are accepted."""
+    assert (tenbin.str64("ab"), tenbin.unstr64(25185), tenbin.magic) == (25185, "ab", 9110334830257984638)
+    assert tenbin.short_to_long["u4"] == "uint32"
+    assert tenbin.bytelen(np.zeros(3)) == 24
+    assert bytes(tenbin.bytedata(np.ones((2, 2), "u1").T)) == b"\1" * 4
+    assert tenbin.bytedata(b"ab") == b"ab"
+    tenbin.check_acceptable_input_type([np.zeros(1, "f8")], True)
+    with pytest.raises(ValueError, match="64 bit datatypes not allowed"):
+        tenbin.check_acceptable_input_type([np.zeros(1, "f8")], False)
+    with pytest.raises(ValueError, match="unsupported array type bool"):
+        tenbin.check_acceptable_input_type([np.zeros(1, bool)], True)
+    with pytest.raises(ValueError, match="at most 8 characters"):
+        tenbin.str64("123456789")

@@ -1,7 +1,8 @@
 """Streams of CBOR items, one behind the other in a shard -> the items.
 
 Two packages read CBOR, `cbor` and `cbor2`; each has its stages. Both see the stream through a
-window: they get what they ask for in one piece, and cbor2, which reads ahead, may go back.
+window: they get what they ask for in one piece; cbor2, which reads ahead, may go back; and cbor,
+which would ask for ever behind the end of the stream, gets an EOFError there.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ _CHUNK = 1 << 16
 class _Window:
     """A stream that may be read from the beginning of the current item on."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, exact: bool) -> None:
         self.stream = stream
+        self.exact = exact
         self.begin = 0  # offset of the current item in the stream
         self._data = b""
         self._at = 0
@@ -50,6 +52,8 @@ class _Window:
         end = len(self._data) if size < 0 else self._at + size
         data = self._data[self._at : end]
         self._at += len(data)
+        if self.exact and len(data) < size:
+            raise EOFError(f"{size} bytes expected, {len(data)} are there")
         return data
 
     def tell(self) -> int:
@@ -66,26 +70,27 @@ class _Window:
         return True
 
 
-def _items(source: dict[str, Any], load: Callable[[Any], Any]) -> Iterator[Any]:
-    window = _Window(source["stream"])
+def _items(source: dict[str, Any], load: Callable[[Any], Any], exact: bool) -> Iterator[Any]:
+    window = _Window(source["stream"], exact)
     while window.next_item():
         try:
             item = load(window)
         except (DataError, OSError):
             raise
         except Exception as exn:
-            fact = "the stream ends inside a CBOR item" if not window.read(1) else f"not CBOR: {exn}"
+            cut = isinstance(exn, EOFError) or type(exn).__name__ == "CBORDecodeEOF"
+            fact = "the stream ends inside a CBOR item" if cut else f"not CBOR: {exn}"
             raise DecodingError(message=fact, url=source.get("url"), offset=window.begin) from exn
         yield item
 
 
-def _iterate(data: Iterable[dict[str, Any]], handler: Handler, package: str, info: Any) -> Iterator[Any]:
+def _iterate(data: Iterable[dict[str, Any]], handler: Handler, package: str) -> Iterator[Any]:
     load = require(package, package, "reading streams of CBOR").load
     sources = iter(data)
     try:
         for source in sources:
             try:
-                yield from _items(source, load)
+                yield from _items(source, load, exact=package == "cbor")
             except Exception as exn:
                 if not handler(locate_shard(exn, source.get("url", ""))):
                     return
@@ -108,14 +113,14 @@ def cbor_iterator(
     Raises:
         DecodingError: an item cannot be decoded, or the stream ends inside one.
     """
-    return _iterate(data, handler, "cbor", info)
+    return _iterate(data, handler, "cbor")
 
 
 def cbor2_iterator(
     data: Iterable[dict[str, Any]], handler: Handler = reraise_exception, info: Any = None
 ) -> Iterator[Any]:
     """As `cbor_iterator`, decoded by the package cbor2."""
-    return _iterate(data, handler, "cbor2", info)
+    return _iterate(data, handler, "cbor2")
 
 
 def cbors_samples(src: Iterable[dict[str, Any]], handler: Handler = reraise_exception) -> Iterator[Any]:

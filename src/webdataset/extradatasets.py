@@ -1,6 +1,7 @@
 """Small data sets: one sample again and again; epochs and lengths of another size than the source has.
 
-Each can be iterated over by itself, and each can stand as a stage behind another source.
+Each can be iterated over by itself. Each can also stand as a stage behind others; what comes from
+there is one pass that cannot be begun again, so it is cut where asked, and not repeated.
 """
 
 from __future__ import annotations

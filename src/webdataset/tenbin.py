@@ -4,7 +4,8 @@
     array    a header chunk and a data chunk
     header   int64s: dtype code and info as 8 bytes of NUL-padded ASCII each, number of dimensions, dimensions
 
-All numbers are little-endian; data is in C order. This module does no I/O but for `save` and `load`.
+All numbers are little-endian; data is in C order. This module does no I/O but for `save`, `load`, and the
+streams that `read` and `write` are given.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,6 +26,11 @@ Array = np.ndarray[Any, Any]
 MAGIC = b"~TenBin~"
 CODES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 MAX_DIMS = 9
+
+magic_str, magic_bytes = "~TenBin~", MAGIC
+magic = int.from_bytes(MAGIC, "little")
+short_to_long = {code: np.dtype(code).name for code in CODES}
+long_to_short = {name: code for code, name in short_to_long.items()}
 
 
 def roundup(n: int, k: int = 64) -> int:
@@ -164,6 +171,91 @@ def load(fname: str | os.PathLike[str], infos: Any = False, nocheck: bool = Fals
     _check_name(fname, nocheck)
     with open(fname, "rb") as stream:
         return decode_buffer(bytearray(stream.read()), infos)
+
+
+def write(stream: Any, l: list[Any], infos: Sequence[str] | None = None) -> None:  # noqa: E741 published name
+    """Write a list of arrays to a binary stream."""
+    for chunk in encode_list(l, infos):
+        write_chunk(stream, chunk)
+
+
+def read(stream: Any, n: int = sys.maxsize, infos: Any = False) -> Any:
+    """The next `n` arrays of a binary stream, fewer where it ends; the stream stays behind them."""
+    chunks: list[bytes] = []
+    while len(chunks) < 2 * n:
+        chunk = read_chunk(stream)
+        if chunk is None:
+            break
+        chunks.append(chunk)
+    return decode_list(chunks, infos)
+
+
+def write_chunk(stream: Any, buf: Any) -> None:
+    """Write one payload, framed."""
+    stream.write(encode_chunks([buf]))
+
+
+def read_chunk(stream: Any) -> bytes | None:
+    """The next payload of a binary stream, None at its end.
+
+    Raises:
+        DecodingError: wrong magic bytes, or the stream ends inside a chunk.
+    """
+    head = _read_exactly(stream, 16, "the head of a chunk", may_be_end=True)
+    if not head:
+        return None
+    if head[:8] != MAGIC:
+        raise DecodingError(message=f"magic bytes mismatch: {head[:8]!r} is not {MAGIC!r}")
+    (length,) = struct.unpack_from("<q", head, 8)
+    if length < 0:
+        raise DecodingError(message=f"tenbin chunk claims {length} bytes")
+    return _read_exactly(stream, roundup(length), f"a chunk of {length} bytes")[:length]
+
+
+def _read_exactly(stream: Any, size: int, what: str, may_be_end: bool = False) -> bytes:
+    parts: list[bytes] = []
+    missing = size
+    while missing:
+        part = stream.read(min(missing, 1 << 20))  # a size in the data is not believed before the bytes come
+        if not part:
+            break
+        parts.append(part)
+        missing -= len(part)
+    if missing and (parts or not may_be_end):
+        raise DecodingError(message=f"premature EOF: the tenbin stream ends in {what}")
+    return b"".join(parts)
+
+
+def bytelen(a: Any) -> int:
+    """The bytes in an array or a bytes object."""
+    return a.nbytes if hasattr(a, "nbytes") else len(a)
+
+
+def bytedata(a: Any) -> Any:
+    """The bytes of an array, as a view where it is contiguous, or the bytes object itself."""
+    return np.ascontiguousarray(a).reshape(-1).view(np.uint8).data if isinstance(a, np.ndarray) else a
+
+
+def str64(s: str) -> int:
+    """Up to 8 ASCII characters as the integer whose little-endian bytes they are."""
+    data = s.encode("ascii")
+    if len(data) > 8:
+        raise EncodingError(f"str64 takes at most 8 characters, got {s!r:.60}")
+    return int.from_bytes(data.ljust(8, b"\0"), "little", signed=True)
+
+
+def unstr64(i: int) -> str:
+    """The characters that `str64` made this integer of."""
+    return int(i).to_bytes(8, "little", signed=True).rstrip(b"\0").decode("ascii")
+
+
+def check_acceptable_input_type(data: Any, allow64: bool) -> None:
+    """ValueError for arrays that tenbin does not hold, or of 64 bits unless `allow64`."""
+    for a in data:
+        if np.dtype(a.dtype).str[1:] not in CODES:
+            raise EncodingError(f"unsupported array type {a.dtype}: tenbin holds {' '.join(CODES)}")
+        if a.dtype.itemsize == 8 and not allow64:
+            raise EncodingError(f"array of type {a.dtype}: 64 bit datatypes not allowed unless explicitly enabled")
 
 
 def _check_name(fname: str | os.PathLike[str], nocheck: bool) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterable, Iterator
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from .._closing import close_source
@@ -22,19 +24,19 @@ class Cached(PipelineStage):
     def __init__(self) -> None:
         self.cached: list[Any] | None = None
 
-    def run(self, src: Iterable[Any]) -> Iterator[Any]:
+    def run(self, source: Iterable[Any]) -> Iterator[Any]:
         """One pass."""
         if self.cached is not None:
             yield from self.cached
             return
-        source = iter(src)
+        data = iter(source)
         samples = []
         try:
-            for sample in source:
+            for sample in data:
                 samples.append(sample)
                 yield sample
         finally:
-            close_source(source)
+            close_source(data)
         self.cached = samples
 
 
@@ -110,7 +112,13 @@ class LMDBCached(PipelineStage):
             db.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_db": None}
+        pickler = self.pickler.__name__ if isinstance(self.pickler, ModuleType) else self.pickler
+        return {**self.__dict__, "_db": None, "pickler": pickler}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self.pickler, str):  # modules do not pickle
+            self.pickler = import_module(self.pickler)
 
 
 _COMPLETE = b"_"

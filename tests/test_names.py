@@ -1,0 +1,154 @@
+"""Names, kinds and signatures, row by row, against what the published packages show: names.json."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+ROWS = json.loads((HERE / "names.json").read_text(encoding="utf-8"))
+
+
+def load_script(name: str) -> Any:
+    """A script of the project as a module."""
+    spec = importlib.util.spec_from_file_location(name, HERE.parent / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+dump_names = load_script("dump_names")
+
+CACHE = "local copies of shards are not there yet"
+PROGRAM = "the program is not there yet; the module says so"
+PASSING = "an import of the published module that was never its own name"
+
+LACKING = {
+    **dict.fromkeys(["LRUCleanup", "cached_tarfile_samples", "cached_tarfile_to_samples", "pipe_cleaner"], CACHE),
+    **dict.fromkeys(
+        ["cache.FileCache", "cache.FileCache.get_file", "cache.LRUCleanup", "cache.LRUCleanup.cleanup"], CACHE
+    ),
+    **dict.fromkeys(
+        ["cache.LRUCleanup.set_cache_dir", "cache.cached_tarfile_samples", "cache.cached_url_opener"], CACHE
+    ),
+    **dict.fromkeys(["cache.cached_tarfile_to_samples", "cache.check_tar_format", "cache.default_cache_dir"], CACHE),
+    **dict.fromkeys(["cache.default_cache_size", "cache.download", "cache.get_filetype", "cache.islocal"], CACHE),
+    **dict.fromkeys(["cache.pipe_cleaner", "cache.url_to_cache_name", "cache.verbose_cache"], CACHE),
+    **dict.fromkeys(["cache.magic_filetype", "compat.WebDataset.update_cache_info"], CACHE),
+    **dict.fromkeys(["downloader.app", "downloader.download_with", "downloader.file_of_tempfile"], PROGRAM),
+    **dict.fromkeys(["downloader.random_downloader", "downloader.RandomShardDownloader.list_files"], PROGRAM),
+    **dict.fromkeys(
+        ["downloader.RandomShardDownloader.maybe_remove", "downloader.RandomShardDownloader.run_job"], PROGRAM
+    ),
+    **dict.fromkeys(
+        ["downloader.RandomShardDownloader.replace_every", "downloader.RandomShardDownloader.sleep"], PROGRAM
+    ),
+    **dict.fromkeys(
+        ["downloader.RandomShardDownloader.set_directory", "downloader.RandomShardDownloader.update"], PROGRAM
+    ),
+    **dict.fromkeys(["downloader.RandomShardDownloader.update_every"], PROGRAM),
+    **dict.fromkeys(["cache.filters", "cache.gopen", "cache.group_by_keys", "cache.obsolete"], PASSING),
+    **dict.fromkeys(["cache.tar_file_expander", "filters.TorchTensor", "filters.autodecode", "filters.utils"], PASSING),
+    **dict.fromkeys(["gopen.PIPE", "gopen.utils", "pipeline.DataLoader", "pipeline.IterableDataset"], PASSING),
+    **dict.fromkeys(["shardlists.IterableDataset", "shardlists.is_iterable", "shardlists.obsolete"], PASSING),
+    **dict.fromkeys(["shardlists.pipelinefilter", "shardlists.utils", "tariterators.filters"], PASSING),
+    **dict.fromkeys(["tariterators.gopen", "writer.gopen", "autodecode.utils"], PASSING),
+    "compat.FluidInterface.lmdb_cached": "not there yet: .compose(webdataset.LMDBCached(...)) does it",
+    "compat.FluidInterface.mcached": "not there yet: .compose(webdataset.Cached()) does it",
+    "compat.WebDataset.create_url_iterator": "a step of the published constructor; its result is `stage(0)`",
+    "gopen.Pipe.readLine": "never worked: the published stream has no such method; `readline` is there",
+    "pipeline.add_length_method": "made a class that cannot be pickled; `with_length` sets a property",
+    "shardlists.default_rng": "one generator for the whole process; ours are made of (seed, epoch)",
+    "tariterators.shardlist": "a leftover that nothing uses, broken for its main argument; SimpleShardList does it",
+    "tariterators.trace": "a switch that does nothing",
+}
+"""Published names that we do not have, and why."""
+
+PASSES_BY = "the parameter has another name; it is passed by position"
+TORCH = "torch's own class, with torch's signature, where torch is installed"
+
+SIGNATURES = {
+    "WebDataset": "nodesplitter: nodes are split by default, single_node_only is for those who ask",
+    "compat.DataLoader": TORCH,
+    "compat.WebDataset": "as WebDataset",
+    "compat.tar_file_expander": "no empty dict between shards by default; eof_value={} asks for it",
+    "filters.RestCurried": "internal arguments of our own, never passed by programs",
+    "filters.tuple2dict": PASSES_BY,
+    "gopen.Pipe.read": "says its argument",
+    "gopen.Pipe.write": "says its argument",
+    "multi.MultiLoader": "the prefix of a socket that we do not make; the published one names a folder of one system",
+    "numpy_dumps": PASSES_BY,
+    "pipeline.DataPipeline.invoke": "stages never got keyword arguments",
+    "pipeline.DataPipeline.with_length": "no warning, so 0.2 programs stay quiet",
+    "pytorch.DataLoader": TORCH,
+    "shardlists.DirectoryShardList": "the default pattern says tar.gz where the published one has a slip, tar.tgz",
+    "tariterators.tar_file_expander": "no empty dict between shards by default; eof_value={} asks for it",
+    "torch_dumps": PASSES_BY,
+    "writer.cbor_dumps": PASSES_BY,
+    "writer.mp_dumps": PASSES_BY,
+    "writer.numpy_dumps": PASSES_BY,
+    "writer.numpy_npz_dumps": PASSES_BY,
+    "writer.tenbin_dumps": PASSES_BY,
+    "writer.torch_dumps": PASSES_BY,
+}
+"""Names whose signature is another one, and why."""
+
+
+def place(row) -> str:
+    """What follows `webdataset.`."""
+    return ".".join(part for part in row[1:3] if part).removeprefix("webdataset.")
+
+
+def row_id(row) -> str:
+    return f"{row[0]}-{place(row)}"
+
+
+def find(row) -> Any:
+    """Our object of this name; AttributeError or ImportError where there is none."""
+    value = importlib.import_module(row[1])
+    for part in row[2].split(".") if row[2] else ():
+        value = getattr(value, part)
+    return value
+
+
+def is_compatible(theirs: list, ours: list) -> bool:
+    """The same parameters in the same order; what we add is passed by keyword, behind them."""
+    if ours[: len(theirs)] == theirs:
+        return all(kind in ("KEYWORD_ONLY", "VAR_KEYWORD") for _, kind, *_ in ours[len(theirs) :])
+    if theirs and theirs[-1][1] == "VAR_KEYWORD" and ours[-1:] == theirs[-1:]:
+        return is_compatible(theirs[:-1], ours[:-1])
+    return False
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if place(row) not in LACKING], ids=row_id)
+def test_a_published_name(row):
+    """The name is there, of its kind, and can be called in the same ways."""
+    _, _, _, kind, signature = row
+    value = find(row)
+    assert dump_names.kind_of(value) == ("function" if kind == "method" else kind)
+    if signature is None:
+        return
+    if place(row) not in SIGNATURES:
+        ours = dump_names.signature_of(value) or []
+        assert is_compatible(signature, ours), (signature, ours)
+
+
+@pytest.mark.parametrize("name", LACKING)
+def test_a_name_of_the_table_is_lacking(name):
+    """The table of what we lack is true: a name that is there has no place in it."""
+    rows = [row for row in ROWS if place(row) == name]
+    assert rows
+    with pytest.raises((AttributeError, ImportError)):
+        find(rows[0])
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_a_signature_of_the_table_differs(name):
+    """The table of other signatures is true: it names no name whose signature fits both versions."""
+    rows = [row for row in ROWS if place(row) == name]
+    assert any(not is_compatible(row[4], dump_names.signature_of(find(row))) for row in rows)
