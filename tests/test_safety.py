@@ -232,6 +232,22 @@ def specs(canary: Path) -> dict[str, str]:
         "prefix.yaml": yaml.safe_dump({"prefix": "pipe:", "datasets": [{"shards": [f"touch {canary}"]}]}),
         "bucket.yml": yaml.safe_dump({"datasets": [{"buckets": ["pipe:"], "shards": [f"touch {canary}"]}]}),
         "pipe.json": json.dumps({"datasets": datasets}),
+        **{
+            f"hidden{number}.{kind}": dump({"datasets": [{"shards": shards}]})
+            for kind, dump in (("yaml", yaml.safe_dump), ("json", json.dumps))
+            for number, shards in enumerate(
+                (
+                    pipe,
+                    [pipe.replace("pipe:", "PIPE:")],
+                    f"a.tar::{pipe}",
+                    f"{{pipe,x}}:touch {canary}",
+                    [f"p{{i,j}}pe:touch {canary}"],
+                    [f" {pipe}", f"file:{pipe}", f"./{pipe}", f"\t{pipe}", f"\u200b{pipe}"],
+                )
+            )
+        },
+        "upper.json": json.dumps({"shardlist": [{"url": f"Pipe:touch {canary}"}], "__kind__": "wids-shard-index-v1"}),
+        "braces.json": json.dumps({"shardlist": [{"url": f"{{pipe,x}}:touch {canary}"}, {"url": f"a::{pipe}"}]}),
         "wids.json": json.dumps({"wids_version": 1, "shardlist": [{"url": pipe, "nsamples": 1}]}),
         "base.json": json.dumps({"wids_version": 1, "base": "pipe:", "shardlist": [{"url": f"touch {canary}"}]}),
         "list.json": json.dumps([pipe]),

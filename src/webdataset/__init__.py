@@ -32,12 +32,14 @@ from . import (
 from .autodecode import (
     Continue,
     Decoder,
+    audio,
     gzfilter,
     handle_extension,
     imagehandler,
     torch_audio,
     torch_loads,
     torch_video,
+    video,
 )
 from .cache import StreamingOpen
 from .cborsiterators import cbors2_to_samples, cbors_to_samples
@@ -130,6 +132,7 @@ __all__ = [
     "WebDatasetError",
     "WebLoader",
     "associate",
+    "audio",
     "autodecode",
     "batched",
     "cache",
@@ -191,6 +194,7 @@ __all__ = [
     "unbatched",
     "unlisted",
     "utils",
+    "video",
     "warn_and_continue",
     "warn_and_stop",
     "with_epoch",
