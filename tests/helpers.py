@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 import tarfile
@@ -75,3 +76,26 @@ class FailAfter(TrickleReader):
         if not data and size != 0:
             raise OSError("connection reset by the test")
         return data
+
+
+def write_picture_shards(folder: Path, shards: int, samples: int, image: str = "jpg") -> list[str]:
+    """Shards of samples `{image, txt, cls, json}`; number n has (8 + n % 5) x 6 pixels, the caption "picture n"."""
+    from PIL import Image
+
+    urls = []
+    for shard in range(shards):
+        members = {}
+        for number in range(shard * samples, (shard + 1) * samples):
+            stream = io.BytesIO()
+            size = (8 + number % 5, 6)
+            Image.new("RGB", size, (number * 7 % 256, 40, 200)).save(
+                stream, "JPEG" if image == "jpg" else image.upper()
+            )
+            members[f"{number:06d}.cls"] = str(number % 10).encode()
+            members[f"{number:06d}.{image}"] = stream.getvalue()
+            members[f"{number:06d}.json"] = json.dumps({"number": number, "width": size[0], "height": 6}).encode()
+            members[f"{number:06d}.txt"] = f"picture {number}".encode()
+        path = Path(folder) / f"pictures-{shard:04d}.tar"
+        path.write_bytes(tar_bytes(members))
+        urls.append(str(path))
+    return urls
