@@ -152,7 +152,10 @@ def test_signatures_are_the_published_ones():
     """Ours come last and by keyword only."""
     published = "(data, bufsize=1000, initial=100, rng=None, seed=None, handler=None, *, max_bytes=None)"
     assert signature_without_types(filters._shuffle) == published
-    assert signature_without_types(filters.detshuffle) == "(bufsize=1000, initial=100, seed=0, epoch=-1, *, max_bytes=None)"
+    assert (
+        signature_without_types(filters.detshuffle)
+        == "(bufsize=1000, initial=100, seed=0, epoch=-1, *, max_bytes=None)"
+    )
     assert signature_without_types(filters._rsample) == "(data, p=0.5, *, seed=None, rng=None)"
     assert signature_without_types(filters._log_keys) == "(data, logfile=None)"
     assert list(inspect.signature(filters.info).parameters) == ["data", "fmt", "n", "every", "width", "stream", "name"]

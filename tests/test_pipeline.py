@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -201,7 +202,7 @@ def test_shuffling_before_the_split_is_the_same_in_all_readers(urls, monkeypatch
 
 def test_wrong_arguments_say_what_is_right(urls):
     """Wrong values of arguments of WebDataset are refused with the ones that are right."""
-    with pytest.raises(ValueError, match='mode must be None or "resampled"'):
+    with pytest.raises(ValueError, match='mode must be None or "resampled" or'):
         wds.WebDataset(urls, mode="fast")
     with pytest.raises(ValueError, match='torn must be "warn" or "error"'):
         wds.WebDataset(urls, torn="merge")
@@ -209,8 +210,34 @@ def test_wrong_arguments_say_what_is_right(urls):
         wds.WebDataset(urls, seed="five")
     with pytest.raises(TypeError, match="cannot handle"):
         wds.WebDataset(17)
-    with pytest.raises(ValueError, match="no dataset descriptions"):
+    with pytest.raises(FileNotFoundError, match=r"set\.yaml: no such spec"):
         wds.WebDataset("set.yaml")
+
+
+def test_specs_and_folders_are_read(urls, tmp_path):
+    """A folder stands for its archives, a dict or a file for the shards it names; all may be drawn from."""
+    everything = [f"{number:06d}" for number in range(30)]
+    assert everything == keys(wds.WebDataset(tmp_path))
+    assert everything == keys(wds.WebDataset(f"{tmp_path}/"))
+    spec = {"prefix": f"{tmp_path}/", "datasets": [{"name": "a", "shards": "shard-{0000..0009}.tar"}]}
+    assert everything == sorted(keys(wds.WebDataset(spec)))
+    path = tmp_path / "set.json"
+    path.write_text(json.dumps(spec))
+    assert everything == sorted(keys(wds.WebDataset(str(path))))
+    assert 50 == len(keys(wds.WebDataset(path, resampled=True).with_epoch(50)))
+    index = tmp_path / "index.json"
+    index.write_text(json.dumps({"shardlist": [{"url": Path(url).name, "nsamples": 3} for url in urls]}))
+    assert everything == keys(wds.WebDataset(index))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(EmptyDatasetError, match=r"none/: no file here is named \.tar"):
+        wds.WebDataset(f"{tmp_path}/none/")
+
+
+def test_a_folder_that_others_fill_is_taken_from(urls, tmp_path):
+    """With mode="unlink" every shard goes when it was read."""
+    dataset = wds.WebDataset(f"{tmp_path}/", mode="unlink", nodesplitter=None, workersplitter=None)
+    assert 30 == len({sample["__key__"] for sample in islice(dataset, 30)})
+    assert 1 >= len(list(tmp_path.glob("*.tar*")))
 
 
 def test_a_missing_shard_goes_to_the_handler(urls, tmp_path):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from ._arguments import check_choice, check_count, check_flag, check_function, check_handler
+from ._arguments import check_choice, check_count, check_flag, check_function, check_handler, shown
 from .filters import ON_MISSING
 from .samples import KEY_RULES
 
@@ -28,7 +29,10 @@ _CLASSIC = {
 CLASSIC = {name: f"write WebDataset(urls){modern}" for name, modern in _CLASSIC.items()}
 """Arguments of older versions, and what programs write now."""
 
-_CHOICES = {"mode": (None, "resampled"), "torn": ("warn", "error"), "on_missing": ON_MISSING}
+FOLDER_MODES = ("resample", "unlink", "keep")
+"""Modes of `DirectoryShardList`."""
+
+_CHOICES = {"mode": (None, "resampled", *FOLDER_MODES), "torn": ("warn", "error"), "on_missing": ON_MISSING}
 _FLAGS = ("resampled", "repeat", "detshuffle", "empty_check", "verbose", "ignore_zeros", "lcase")
 _FUNCTIONS = ("url_to_name", "nodesplitter", "workersplitter", "select_files", "rename_files")
 
@@ -43,9 +47,13 @@ def check_arguments(given: dict[str, Any]) -> None:
         check_flag(where, name, given[name])
     for name in _FUNCTIONS:
         check_function(where, name, given[name], optional=True)
+    if isinstance(given["cache_size"], bool) or not isinstance(given["cache_size"], (int, float)):
+        raise TypeError(f"{where}: cache_size must be a number of bytes, got {shown(given['cache_size'])}")
     if given["shardshuffle"] not in (None, True, False):
         check_count(where, "shardshuffle", given["shardshuffle"], 0, "shards")
     if not callable(given["keys"]):
         check_choice(where, "keys", given["keys"], KEY_RULES)
+    if given["mode"] in FOLDER_MODES and not isinstance(given["urls"], (str, os.PathLike)):
+        raise TypeError(f"{where}: mode={given['mode']!r} needs a folder as urls, got {shown(given['urls'])}")
     if given["require"] is None and given["on_missing"] != "error":
         raise ValueError(f"{where}: on_missing={given['on_missing']!r} needs require=(...), the fields to look for")

@@ -11,7 +11,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Self
 
 from ._arguments import check_names
 from ._closing import close_source
@@ -33,6 +33,16 @@ class FilterFunction:
     """A stage function with its arguments: call it with an iterable and it iterates."""
 
     def __init__(self, f: Callable[..., Iterator[Any]], *args: Any, **kw: Any) -> None:
+        self._set(f, args, kw)
+
+    @classmethod
+    def of(cls, f: Callable[..., Iterator[Any]], args: tuple[Any, ...], kw: dict[str, Any]) -> Self:
+        """The same, for arguments of any name (`f` is one of `map`)."""
+        stage = cls.__new__(cls)
+        stage._set(f, args, kw)
+        return stage
+
+    def _set(self, f: Callable[..., Iterator[Any]], args: tuple[Any, ...], kw: dict[str, Any]) -> None:
         self.f = f
         self.args = args
         self.kw = kw
@@ -66,9 +76,9 @@ class RestCurried:
         self.trial = trial
         functools.update_wrapper(self, f)
 
-    def __call__(self, *args: Any, **kw: Any) -> FilterFunction:
+    def __call__(self, /, *args: Any, **kw: Any) -> FilterFunction:
         self._check(args, kw)
-        stage = self.stage(self.f, *args, **kw)
+        stage = self.stage.of(self.f, args, kw)
         if self.trial:
             close_source(stage.f((), *stage.args, **stage.kw))
         return stage

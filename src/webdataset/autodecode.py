@@ -129,6 +129,8 @@ class Decoder:
         for handler in self.handlers:
             if not callable(handler):
                 raise TypeError(f"a decoding handler must be a function of key and data, got {handler!r:.100}")
+        if not isinstance(only, (str, Iterable, type(None))):
+            raise TypeError(f"only must be names of fields, a str or a collection, got {only!r:.100}")
         self.only = None if only is None else set(only.split() if isinstance(only, str) else only)
         self.partial = partial
 

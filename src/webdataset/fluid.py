@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from . import filters
 from ._arguments import explained
-from ._dataset_arguments import CLASSIC, check_arguments
+from ._dataset_arguments import CLASSIC, FOLDER_MODES, check_arguments
 from ._empty import CheckEmpty, check_empty
 from ._optional import require as require_module
 from ._stage import FilterFunction
@@ -22,7 +22,8 @@ from .errors import public_url
 from .handlers import reraise_exception
 from .pipeline import DataPipeline
 from .samples import KEY_RULES, KeyRule
-from .shardlists import ResampledShards, SimpleShardList, split_by_node, split_by_worker
+from .shardfolders import DirectoryShardList, has_scheme, shards_in_folder
+from .shardlists import ResampledShards, SimpleShardList, shardspec, split_by_node, split_by_worker
 from .tariterators import group_by_keys, tar_file_expander
 from .workers import resolve_seed
 
@@ -142,10 +143,12 @@ class WebDataset(DataPipeline, FluidInterface):
     """Samples streamed from tar shards, as dicts of `__key__`, `__url__` and one entry of bytes a field.
 
     Args:
-        urls: shards: a url or path with braces ("train-{000..999}.tar", "::" between several), or an
-            iterable of urls. Plain and compressed archives, local, http(s), `pipe:`, `-`.
+        urls: shards: a url or path with braces or stars ("train-{000..999}.tar", "train/*.tar", "::" between
+            several), an iterable of urls, a local folder (its files named .tar, .tgz, .tar.gz, ...), or a spec (a dict,
+            or a JSON or YAML file) as `shardspec` reads it. Archives may be compressed; local, http(s), `pipe:`, `-`.
         handler: error policy for opening, reading and grouping; one of `webdataset.handlers`, or an ErrorPolicy.
-        mode: "resampled" is the same as resampled=True.
+        mode: "resampled" is the same as resampled=True; "resample", "unlink" or "keep" take shards from a folder that
+            others fill, as `DirectoryShardList` does.
         resampled: draw shards with replacement, without end. There are no epochs then: among as many draws as there
             are shards, a third of them does not come at all, and others come several times. For epochs in which
             every sample comes once, leave it off.
@@ -208,7 +211,7 @@ class WebDataset(DataPipeline, FluidInterface):
         if cache_dir is not None or cache_size > 0:
             raise NotImplementedError("WebDataset: cache_dir and cache_size: this version streams without a cache")
         self.seed = resolve_seed(seed)
-        self.append(_shard_list(urls, resampled or mode == "resampled", self.seed))
+        self.append(_shard_list(urls, mode, resampled or mode == "resampled", self.seed))
         self.append(nodesplitter)
         self.append(workersplitter)
         if shardshuffle is not None:
@@ -241,9 +244,17 @@ class WebDataset(DataPipeline, FluidInterface):
         self.close()
 
 
-def _shard_list(urls: Any, resampled: bool, seed: int) -> Any:
-    if isinstance(urls, dict) or (isinstance(urls, str) and urls.endswith((".yaml", ".yml", ".json"))):
-        raise ValueError(f"{_describe(urls)}: this version reads no dataset descriptions; pass the shards themselves")
+def _shard_list(urls: Any, mode: str | None, resampled: bool, seed: int) -> Any:
+    path = os.fspath(urls) if isinstance(urls, (str, os.PathLike)) else ""
+    if isinstance(urls, dict) or path.endswith((".yaml", ".yml", ".json")):
+        shards = shardspec(urls)
+        if not resampled:
+            return shards
+        urls = shards.urls if isinstance(shards, SimpleShardList) else shards.get_shards_for_epoch()
+    elif mode in FOLDER_MODES:
+        return DirectoryShardList(path, mode=mode)
+    elif path and not has_scheme(path) and os.path.isdir(path):
+        urls = shards_in_folder(path)
     return ResampledShards(urls, seed=seed) if resampled else SimpleShardList(urls)
 
 

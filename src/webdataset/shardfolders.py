@@ -45,6 +45,18 @@ def expand_stars(url: str) -> list[str]:
     return files
 
 
+def shards_in_folder(folder: str) -> list[str]:
+    """The files of a folder that are named like archives, `.tar`, `.tgz`, `.tar.gz` and so on, sorted.
+
+    Raises:
+        EmptyDatasetError: there are none (a ValueError).
+    """
+    names = sorted(name for name in os.listdir(folder) if re.search(r"\.(tgz|tar(\.(gz|bz2|xz|zst|lz4))?)$", name))
+    if not names:
+        raise EmptyDatasetError(f"{public_url(folder)}: no file here is named .tar, .tgz, .tar.gz or the like")
+    return [os.path.join(folder, name) for name in names]
+
+
 class DirectoryShardList(TorchIterable):
     """Shards of a local folder that other programs fill, as `{"url": str}`, each taken by one process at a time.
 

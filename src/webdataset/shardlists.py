@@ -159,6 +159,7 @@ class SimpleShardList(TorchIterable):
         if not any(self.urls):
             raise EmptyDatasetError(f"no shards: {_shown(urls)} names none")
         self.seed = resolve_seed("random") if seed is True or seed == "random" else seed
+        resolve_seed(self.seed)  # a wrong one is told now
         self._epoch = 0
 
     def __len__(self) -> int:

@@ -21,8 +21,8 @@ from .seeds import epoch_random
 class SeededStage(FilterFunction):
     """A stage function with parameters `seed` and `rng`, called with a fresh `rng` in each pass."""
 
-    def __init__(self, f: Callable[..., Iterator[Any]], *args: Any, **kw: Any) -> None:
-        super().__init__(f, *args, **kw)
+    def _set(self, f: Callable[..., Iterator[Any]], args: tuple[Any, ...], kw: dict[str, Any]) -> None:
+        super()._set(f, args, kw)
         given = self._arguments(())
         if given.get("seed") is not None and given.get("rng") is not None:
             raise ValueError(f"{f.__name__.lstrip('_')}: give seed or rng, not both")

@@ -1,0 +1,265 @@
+"""Wrong arguments: each is one line that says where, which, what it must be and what it is, when the object is made."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import pickle
+import re
+
+import pytest
+
+import webdataset as wds
+from webdataset import filters
+from webdataset.fluid import FluidInterface
+
+
+def DATASET(**kw):  # noqa: N802 -- short in the table
+    return wds.WebDataset(["a.tar"], **kw)
+
+
+# public name, what makes it, arguments, error, its text from the beginning
+CASES = [
+    ("WebDataset", DATASET, {"handler": 3}, TypeError, "WebDataset: handler must be a function of one exception"),
+    ("WebDataset", DATASET, {"mode": "fast"}, ValueError, 'WebDataset: mode must be None or "resampled"'),
+    ("WebDataset", DATASET, {"mode": "resample"}, TypeError, "WebDataset: mode='resample' needs a folder as urls"),
+    ("WebDataset", DATASET, {"resampled": "yes"}, TypeError, "WebDataset: resampled must be True or False, got 'yes'"),
+    ("WebDataset", DATASET, {"repeat": []}, TypeError, "WebDataset: repeat must be True or False"),
+    ("WebDataset", DATASET, {"shardshuffle": "many"}, TypeError, "WebDataset: shardshuffle must be a whole number"),
+    ("WebDataset", DATASET, {"shardshuffle": -1}, ValueError, "WebDataset: shardshuffle .* 0 or more, got -1"),
+    ("WebDataset", DATASET, {"shardshuffle": 1.5}, TypeError, "WebDataset: shardshuffle .* got 1.5"),
+    ("WebDataset", DATASET, {"cache_size": "1G"}, TypeError, "WebDataset: cache_size must be a number of bytes"),
+    ("WebDataset", DATASET, {"cache_dir": "c"}, NotImplementedError, "WebDataset: cache_dir and cache_size"),
+    ("WebDataset", DATASET, {"cache_size": 1000}, NotImplementedError, "WebDataset: cache_dir and cache_size"),
+    ("WebDataset", DATASET, {"url_to_name": "x"}, TypeError, "WebDataset: url_to_name must be a function or None"),
+    ("WebDataset", DATASET, {"detshuffle": "x"}, TypeError, "WebDataset: detshuffle must be True or False"),
+    ("WebDataset", DATASET, {"nodesplitter": 1}, TypeError, "WebDataset: nodesplitter must be a function or None"),
+    ("WebDataset", DATASET, {"workersplitter": True}, TypeError, "WebDataset: workersplitter must be a function"),
+    ("WebDataset", DATASET, {"select_files": "*.jpg"}, TypeError, "WebDataset: select_files must be a function"),
+    ("WebDataset", DATASET, {"rename_files": {}}, TypeError, "WebDataset: rename_files must be a function or None"),
+    ("WebDataset", DATASET, {"empty_check": None}, TypeError, "WebDataset: empty_check must be True or False"),
+    ("WebDataset", DATASET, {"verbose": "x"}, TypeError, "WebDataset: verbose must be True or False"),
+    ("WebDataset", DATASET, {"seed": "monday"}, TypeError, "seed must be an integer, None or \"random\", got 'monday'"),
+    ("WebDataset", DATASET, {"ignore_zeros": "x"}, TypeError, "WebDataset: ignore_zeros must be True or False"),
+    ("WebDataset", DATASET, {"torn": "eror"}, ValueError, 'WebDataset: torn .*"error", got \'eror\' .did you mean'),
+    ("WebDataset", DATASET, {"require": 3}, TypeError, "require_fields: fields must be names"),
+    ("WebDataset", DATASET, {"require": (3,)}, TypeError, "a field must be a name"),
+    ("WebDataset", DATASET, {"on_missing": "x"}, ValueError, 'WebDataset: on_missing must be "error" or "skip"'),
+    ("WebDataset", DATASET, {"on_missing": "skip"}, ValueError, "WebDataset: on_missing='skip' needs require="),
+    ("WebDataset", DATASET, {"keys": "last"}, ValueError, r"WebDataset: keys .* \(did you mean 'last-dot'\?\)"),
+    ("WebDataset", DATASET, {"lcase": "x"}, TypeError, "WebDataset: lcase must be True or False"),
+    ("WebDataset", DATASET, {"shardshufle": 1}, TypeError, r".*argument 'shardshufle' \(did you mean 'shardshuffle'"),
+    ("WebDataset", DATASET, {"zzz": 1}, TypeError, "WebDataset: unknown argument 'zzz'; known are urls, handler, mode"),
+    ("WebDataset", DATASET, {"urls": 1}, TypeError, ".*got multiple values for"),
+    ("WebDataset", wds.WebDataset, {"urls": 3}, TypeError, "cannot handle <class 'int'>: shards are a pattern"),
+    ("WebDataset", wds.WebDataset, {"urls": b"a.tar"}, TypeError, "cannot handle <class 'bytes'>"),
+    ("WebDataset", wds.WebDataset, {"urls": ["a", 3]}, TypeError, "a shard must be a str or a path, got int at posi"),
+    ("WebDataset", wds.WebDataset, {"urls": []}, ValueError, "no shards"),
+    ("WebDataset", wds.WebDataset, {"urls": "{a,b.tar"}, ValueError, ".*brace"),
+    ("SimpleShardList", wds.SimpleShardList, {"urls": 3}, TypeError, "cannot handle"),
+    ("SimpleShardList", wds.SimpleShardList, {"urls": "a", "seed": "x"}, TypeError, "seed must be an integer"),
+    ("ResampledShards", wds.ResampledShards, {"urls": "a", "seed": "x"}, TypeError, "seed must be an integer"),
+    ("ResampledShards", wds.ResampledShards, {"urls": []}, ValueError, "no shards found in ResampledShards"),
+    ("batched", wds.batched, {"batchsize": 0}, ValueError, "batched: batchsize must be a whole number of samples, 1"),
+    ("batched", wds.batched, {"batchsize": "8"}, TypeError, "batched: batchsize must be a whole number of samples"),
+    ("batched", wds.batched, {"batchsize": 8.0}, TypeError, "batched: batchsize .* got 8.0"),
+    ("batched", wds.batched, {"collation_fn": "x"}, TypeError, "batched: collation_fn must be a function or None"),
+    ("batched", wds.batched, {"batch_size": 8}, TypeError, r"batched: unknown argument 'batch_size' \(did you mean"),
+    ("listed", wds.listed, {"batchsize": -1}, ValueError, "batched: batchsize"),
+    ("shuffle", wds.shuffle, {"bufsize": "x"}, TypeError, "shuffle: bufsize must be a number of samples, got 'x'"),
+    ("shuffle", wds.shuffle, {"initial": None}, TypeError, "shuffle: initial must be a number of samples"),
+    ("shuffle", wds.shuffle, {"seed": "x"}, TypeError, "seed must be an integer, None or"),
+    ("shuffle", wds.shuffle, {"max_bytes": "1G"}, TypeError, "shuffle: max_bytes must be a number of bytes or None"),
+    ("shuffle", wds.shuffle, {"max_bytes": 0}, ValueError, "shuffle: max_bytes must be more than 0"),
+    ("shuffle", wds.shuffle, {"bufsiz": 3}, TypeError, r"shuffle: unknown argument 'bufsiz' \(did you mean 'bufsize'"),
+    ("detshuffle", wds.detshuffle, {"bufsize": "x"}, TypeError, "shuffle: bufsize must be a number"),
+    ("detshuffle", wds.detshuffle, {"seed": "x"}, TypeError, "seed must be an integer"),
+    ("detshuffle", wds.detshuffle, {"max_bytes": -1}, ValueError, "shuffle: max_bytes must be more than 0"),
+    ("map", wds.map, {"f": 3}, TypeError, "map: f must be a function, got 3"),
+    ("map", wds.map, {}, TypeError, "map: missing a required argument: 'f'; it takes f, handler"),
+    ("map", wds.map, {"f": len, "handler": None}, TypeError, "map: handler must be a function of one exception"),
+    ("map", wds.map, {"f": len, "handlr": 1}, TypeError, r"map: unknown argument 'handlr' \(did you mean 'handler"),
+    ("select", wds.select, {"predicate": "x"}, TypeError, "select: predicate must be a function, got 'x'"),
+    ("select", wds.select, {"predicate": len, "handler": 1}, TypeError, "select: handler must be a function of one"),
+    ("map_dict", wds.map_dict, {"jpg": 3}, TypeError, "map_dict: jpg must be a function, got 3"),
+    ("map_dict", wds.map_dict, {}, ValueError, "map_dict needs at least one field=function"),
+    ("map_tuple", lambda f: wds.map_tuple(len, f), {"f": 3}, TypeError, "map_tuple: function 1 must be a function or"),
+    ("associate", wds.associate, {"associator": 3}, TypeError, "associate: associator must be a function of the key"),
+    ("to_tuple", lambda f: wds.to_tuple(f), {"f": 3}, TypeError, "a field must be a name"),
+    ("to_tuple", wds.to_tuple, {"handler": 3}, TypeError, "to_tuple: handler must be"),
+    ("rename", wds.rename, {"image": 3}, TypeError, "a field must be a name"),
+    ("rename_keys", lambda f: wds.rename_keys(f), {"f": 3}, TypeError, "rename_keys: a rule must be a new name and a"),
+    ("extract_keys", lambda f: wds.extract_keys(f), {"f": 3}, TypeError, "a field must be a name"),
+    ("extract_keys", wds.extract_keys, {"ignor_missing": 1}, TypeError, r"extract_keys: unknown .* 'ignore_missing'"),
+    ("xdecode", lambda f: wds.xdecode(f), {"f": 3}, TypeError, "xdecode: a rule must be a pattern and a function"),
+    ("xdecode", wds.xdecode, {"npy": 3}, TypeError, "xdecode: the function for 'npy' must be a function"),
+    ("decode", lambda f: wds.decode(f), {"f": "rgbb"}, ValueError, "(?i).*unknown imagespec.*'rgbb'"),
+    ("decode", lambda f: wds.decode(f), {"f": 3}, TypeError, "a decoding handler must be a function of key and data"),
+    ("decode", wds.decode, {"only": 3}, TypeError, ".*only must be"),
+    ("decode", wds.decode, {"onyl": "x"}, TypeError, ".*'onyl'"),
+    ("decode", wds.decode, {"handler": 3}, TypeError, "decode: handler must be"),
+    ("rsample", wds.rsample, {"p": 2}, ValueError, "rsample: p must be a probability from 0 to 1, got 2"),
+    ("rsample", wds.rsample, {"p": "x"}, ValueError, "rsample: p must be a probability"),
+    ("slice", lambda n: wds.slice(n), {"n": -1}, ValueError, "slice: stop must be a whole number of items, 0 or more"),
+    ("slice", lambda n: wds.slice(n), {"n": "x"}, TypeError, "slice: stop must be a whole number of items"),
+    ("slice", lambda n: wds.slice(0, n, 0), {"n": 3}, ValueError, "slice: step must be a whole number of items, 1"),
+    ("slice", wds.slice, {}, TypeError, "slice: give stop, or start and stop"),
+    ("unbatched", lambda n: wds.unbatched(n), {"n": 3}, TypeError, "unbatched: too many positional arguments; it"),
+    ("unlisted", wds.unlisted, {"n": 3}, TypeError, "unlisted: unknown argument 'n'"),
+    ("resampled", wds.resampled, {"sed": 3}, TypeError, r"resampled: unknown argument 'sed' \(did you mean 'seed'\?\)"),
+    ("require_fields", wds.require_fields, {"fields": ()}, TypeError, "require_fields: fields must be names"),
+    ("info", wds.info, {"nn": 1}, TypeError, "info: unknown argument 'nn'"),
+    ("log_keys", filters.log_keys, {"file": 1}, TypeError, r"log_keys: unknown argument 'file' \(did you mean"),
+    ("tarfile_to_samples", wds.tarfile_to_samples, {"handle": 1}, TypeError, "tarfile_samples: unknown arg"),
+    ("ErrorPolicy", wds.ErrorPolicy, {"max_fraction": 2}, ValueError, "ErrorPolicy: max_fraction must be a share"),
+    ("Decoder", wds.Decoder, {"handlers": "rgb"}, TypeError, "handlers must be a list of functions, got str"),
+    ("TarWriter", wds.TarWriter, {"fileobj": 3}, TypeError, "fileobj must be a path, a url or have a method write"),
+    ("TarWriter", lambda **kw: wds.TarWriter(io.BytesIO(), **kw), {"compress": "zip"}, ValueError, ".*zip"),
+    ("TarWriter", lambda **kw: wds.TarWriter(io.BytesIO(), **kw), {"encoder": 3}, Exception, ".*encoder"),
+    ("TarWriter", lambda **kw: wds.TarWriter(io.BytesIO(), **kw), {"compres": 3}, TypeError, ".*'compres'"),
+    ("ShardWriter", wds.ShardWriter, {"pattern": "a.tar"}, ValueError, "the pattern 'a.tar' must have one place"),
+    ("ShardWriter", wds.ShardWriter, {"pattern": "%d.tar", "maxcount": 0}, ValueError, "maxcount must be more than 0"),
+    ("ShardWriter", wds.ShardWriter, {"pattern": "%d.tar", "maxcont": 1}, TypeError, ".*'maxcont'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "kind", "text"),
+    [case[1:] for case in CASES],
+    ids=[f"{name}-{'-'.join(arguments)}-{i}" for i, (name, _, arguments, _, _) in enumerate(CASES)],
+)
+def test_wrong_arguments_are_told_in_one_line(make, arguments, kind, text):
+    """The error comes when the object is made, in one line, with its argument."""
+    with pytest.raises(kind) as caught:
+        make(**arguments)
+    message = str(caught.value)
+    assert re.match(text, message), message
+    assert "\n" not in message
+
+
+def test_every_argument_of_webdataset_is_in_the_table():
+    """None is forgotten."""
+    named = {argument for name, _, arguments, *_ in CASES if name == "WebDataset" for argument in arguments}
+    assert set(inspect.signature(wds.WebDataset).parameters) <= named
+
+
+STAGES = [name for name in filters.__all__ if isinstance(getattr(filters, name), filters.RestCurried)]
+
+
+def test_every_stage_is_in_the_table():
+    """None of the filters is forgotten."""
+    named = {name for name, *_ in CASES}
+    assert set(STAGES) <= named
+    assert len(STAGES) > 20
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stages_refuse_handlers_that_are_none(name):
+    """Where a stage takes a handler that it asks, something else is refused when the stage is made."""
+    stage = getattr(filters, name)
+    signature = inspect.signature(stage.f)
+    if "handler" not in signature.parameters or name == "shuffle":
+        return
+    needed = {"map": {"f": len}, "select": {"predicate": len}, "map_dict": {"a": len}}
+    needed["require_fields"] = {"fields": "a"}
+    with pytest.raises(TypeError, match=f"{name}: handler must be a function of one exception"):
+        stage(**needed.get(name, {}), handler="warn")
+
+
+CLASSIC = {
+    "extensions": r'\.decode\("rgb"\)\.to_tuple',
+    "decoder": r'\.decode\("rgb"\)',
+    "transforms": r"map_tuple",
+    "pipeline": r"\.compose",
+    "epochs": r"\.repeat\(n\)",
+    "opener": "gopen_schemes",
+    "shuffle": r"shardshuffle=",
+    "associate": "webdataset.associate",
+    "prepare_for_worker": "workersplitter=None",
+    "length": r"with_length\(n\)",
+    "suffixes": "to_tuple",
+}
+
+
+@pytest.mark.parametrize("name", CLASSIC)
+def test_arguments_of_the_classic_api_say_the_modern_way(name):
+    """A keyword of version 0.1 is an error that says what to write now."""
+    with pytest.raises(TypeError, match=f"WebDataset: unknown argument '{name}': write WebDataset.*{CLASSIC[name]}"):
+        wds.WebDataset("a.tar", **{name: 1})
+
+
+def test_subclasses_may_have_arguments_of_their_own():
+    """What a subclass takes is not refused by the class above it."""
+
+    class Mine(wds.WebDataset):
+        def __init__(self, urls, extensions=None, **kw):
+            super().__init__(urls, **kw)
+            self.extensions = extensions
+
+    assert 3 == Mine("a.tar", extensions=3, handler=wds.warn_and_continue).extensions
+    with pytest.raises(TypeError, match="unknown argument 'decoder'"):
+        Mine("a.tar", decoder=3)
+
+
+def test_the_signature_of_webdataset_is_the_published_one_with_ours_behind():
+    """inspect sees the published names in their order; ours are keyword-only."""
+    parameters = inspect.signature(wds.WebDataset).parameters.values()
+    published = (
+        "urls handler mode resampled repeat shardshuffle cache_size cache_dir url_to_name detshuffle nodesplitter"
+        " workersplitter select_files rename_files empty_check verbose seed"
+    )
+    assert published == " ".join(one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD)
+    assert ["ignore_zeros", "torn", "require", "on_missing", "keys", "lcase"] == [
+        one.name for one in parameters if one.kind is one.KEYWORD_ONLY
+    ]
+
+
+FLUID = [
+    (lambda ds: ds.batched(0), "batchsize"),
+    (lambda ds: ds.listed(0), "batchsize"),
+    (lambda ds: ds.shuffle(10, sed=1), "'sed'"),
+    (lambda ds: ds.map(3), "map: f"),
+    (lambda ds: ds.decode("rgbb"), "rgbb"),
+    (lambda ds: ds.map_dict(a=3), "map_dict: a"),
+    (lambda ds: ds.select(3), "select: predicate"),
+    (lambda ds: ds.to_tuple(3), "a field must be"),
+    (lambda ds: ds.map_tuple(3), "map_tuple: function 0"),
+    (lambda ds: ds.slice("x"), "slice: stop"),
+    (lambda ds: ds.rename(a=3), "a field must be"),
+    (lambda ds: ds.rsample(7), "rsample: p"),
+    (lambda ds: ds.rename_keys(3), "rename_keys: a rule"),
+    (lambda ds: ds.extract_keys(3), "a field must be"),
+    (lambda ds: ds.xdecode(3), "xdecode: a rule"),
+]
+
+
+@pytest.mark.parametrize(("call", "text"), FLUID, ids=[text for _, text in FLUID])
+def test_fluid_methods_tell_where_the_pipeline_is_built(call, text):
+    """Not at the first sample: nothing has been opened yet."""
+    with pytest.raises((TypeError, ValueError), match=re.escape(text)):
+        call(wds.WebDataset("there-is-no-such.tar"))
+    assert issubclass(wds.WebDataset, FluidInterface)
+
+
+def test_stages_of_other_people_are_not_called_when_they_are_made():
+    """`pipelinefilter` looks at names of arguments only; the function runs with its data."""
+    calls = []
+
+    def eager(data, n=1):
+        calls.append(n)
+        return iter(data)
+
+    stage = wds.pipelinefilter(eager)(n=2)
+    assert [] == calls
+    assert [5] == list(stage([5]))
+    assert [2] == calls
+    with pytest.raises(TypeError, match="eager: unknown argument 'm'; known are n"):
+        wds.pipelinefilter(eager)(m=2)
+
+
+def test_checked_stages_still_pickle():
+    """A stage and what makes it survive pickling, with the check."""
+    make = pickle.loads(pickle.dumps(wds.batched))
+    with pytest.raises(ValueError, match="batchsize"):
+        make(0)
+    assert [[1, 2], [3]] == list(pickle.loads(pickle.dumps(make(2, collation_fn=None)))([1, 2, 3]))
