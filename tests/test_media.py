@@ -255,6 +255,20 @@ def test_lengths_of_streaming_writers() -> None:
     assert decoded("webm", live, ad.video("numpy"))[0].shape == (FRAMES, 48, 64, 3)
 
 
+def test_junk_behind_the_end() -> None:
+    """Bytes behind a whole file are no sign of a cut."""
+    for junk in (b"\n", bytes(100), b"appended by a tool" * 9):
+        for extension in ("mp4", "mov"):
+            assert decoded(extension, VIDEO[extension] + junk, ad.video("numpy"))[0].shape == (FRAMES, 48, 64, 3)
+        for extension in ("wav", "flac"):
+            assert decoded(extension, AUDIO[extension][0] + junk, ad.audio("numpy"))[0].shape == (2, 8000)
+
+
+def test_silence_without_a_sample() -> None:
+    """A wav file with no samples gives none."""
+    assert decoded("wav", sound(np.zeros((2, 0)), "WAV"), ad.audio("numpy"))[0].shape == (2, 0)
+
+
 def test_sizes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that expand beyond the limit are errors that name it."""
     monkeypatch.setattr(audio_codec, "max_bytes", 60_000)

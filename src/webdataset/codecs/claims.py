@@ -46,10 +46,15 @@ def _ogg_end(data: bytes) -> int:
     return lengths + count + sum(data[lengths : lengths + count])
 
 
+_BOXES = frozenset(
+    (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"uuid", b"meta", b"sidx", b"styp", b"mfra")
+)
+
+
 def _boxes_end(data: bytes) -> int:
-    """Where the last box of an mp4 or mov file ends."""
+    """Where the last box of an mp4 or mov file ends; what follows the known ones may be anything."""
     position = 0
-    while position + 8 <= len(data):
+    while position + 8 <= len(data) and data[position + 4 : position + 8] in _BOXES:
         size = int.from_bytes(data[position : position + 4], "big")
         if size == 1:  # the real size follows
             size = int.from_bytes(data[position + 8 : position + 16], "big")
