@@ -27,7 +27,7 @@ CASES = [
     ("WebDataset", DATASET, {"repeat": []}, TypeError, "WebDataset: repeat must be True or False"),
     ("WebDataset", DATASET, {"shardshuffle": "many"}, TypeError, "WebDataset: shardshuffle must be a whole number"),
     ("WebDataset", DATASET, {"shardshuffle": -1}, ValueError, "WebDataset: shardshuffle .* 0 or more, got -1"),
-    ("WebDataset", DATASET, {"shardshuffle": 1.5}, TypeError, "WebDataset: shardshuffle .* got 1.5"),
+    ("WebDataset", DATASET, {"shardshuffle": float("nan")}, ValueError, "WebDataset: shardshuffle .* got nan"),
     ("WebDataset", DATASET, {"cache_size": "1G"}, TypeError, "WebDataset: cache_size must be a number of bytes"),
     ("WebDataset", DATASET, {"cache_dir": "c"}, NotImplementedError, "WebDataset: cache_dir and cache_size"),
     ("WebDataset", DATASET, {"cache_size": 1000}, NotImplementedError, "WebDataset: cache_dir and cache_size"),
@@ -37,7 +37,7 @@ CASES = [
     ("WebDataset", DATASET, {"workersplitter": True}, TypeError, "WebDataset: workersplitter must be a function"),
     ("WebDataset", DATASET, {"select_files": "*.jpg"}, TypeError, "WebDataset: select_files must be a function"),
     ("WebDataset", DATASET, {"rename_files": {}}, TypeError, "WebDataset: rename_files must be a function or None"),
-    ("WebDataset", DATASET, {"empty_check": None}, TypeError, "WebDataset: empty_check must be True or False"),
+    ("WebDataset", DATASET, {"empty_check": "no"}, TypeError, "WebDataset: empty_check must be True or False"),
     ("WebDataset", DATASET, {"verbose": "x"}, TypeError, "WebDataset: verbose must be True or False"),
     ("WebDataset", DATASET, {"seed": "monday"}, TypeError, "seed must be an integer, None or \"random\", got 'monday'"),
     ("WebDataset", DATASET, {"ignore_zeros": "x"}, TypeError, "WebDataset: ignore_zeros must be True or False"),
@@ -141,6 +141,12 @@ def test_every_argument_of_webdataset_is_in_the_table():
     """None is forgotten."""
     named = {argument for name, _, arguments, *_ in CASES if name == "WebDataset" for argument in arguments}
     assert set(inspect.signature(wds.WebDataset).parameters) <= named
+
+
+def test_what_older_programs_pass_is_taken():
+    """None for a switch, a float for a number of shards, a number for verbose."""
+    assert wds.WebDataset("a.tar", verbose=2, repeat=None, detshuffle=None, cache_size=None, shardshuffle=1e3)
+    assert wds.WebDataset("a.tar", shardshuffle=0, resampled=0, empty_check=1, nodesplitter=None, url_to_name=None)
 
 
 STAGES = [name for name in filters.__all__ if isinstance(getattr(filters, name), filters.RestCurried)]

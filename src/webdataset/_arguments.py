@@ -37,8 +37,8 @@ def check_count(where: str, name: str, value: Any, least: int = 0, what: str = "
 
 
 def check_flag(where: str, name: str, value: Any) -> None:
-    """TypeError unless the value is true or false, or a number that stands for it."""
-    if not isinstance(value, (bool, int)) and type(value).__name__ not in ("bool_", "bool"):
+    """TypeError unless the value is true or false, or a number or None that stands for it."""
+    if not isinstance(value, (bool, int, type(None))) and type(value).__name__ not in ("bool_", "bool"):
         raise TypeError(f"{where}: {name} must be True or False, got {shown(value)}")
 
 

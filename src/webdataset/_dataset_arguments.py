@@ -47,10 +47,13 @@ def check_arguments(given: dict[str, Any]) -> None:
         check_flag(where, name, given[name])
     for name in _FUNCTIONS:
         check_function(where, name, given[name], optional=True)
-    if isinstance(given["cache_size"], bool) or not isinstance(given["cache_size"], (int, float)):
+    if not isinstance(given["cache_size"], (int, float, type(None))):
         raise TypeError(f"{where}: cache_size must be a number of bytes, got {shown(given['cache_size'])}")
-    if given["shardshuffle"] not in (None, True, False):
-        check_count(where, "shardshuffle", given["shardshuffle"], 0, "shards")
+    size = given["shardshuffle"]
+    if size is not None and not isinstance(size, (int, float)):
+        check_count(where, "shardshuffle", size, 0, "shards")
+    elif size is not None and not size >= 0:
+        raise ValueError(f"{where}: shardshuffle must be a number of shards, 0 or more, got {shown(size)}")
     if not callable(given["keys"]):
         check_choice(where, "keys", given["keys"], KEY_RULES)
     if given["mode"] in FOLDER_MODES and not isinstance(given["urls"], (str, os.PathLike)):

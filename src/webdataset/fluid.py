@@ -208,7 +208,7 @@ class WebDataset(DataPipeline, FluidInterface):
     ) -> None:
         check_arguments(locals())
         super().__init__()
-        if cache_dir is not None or cache_size > 0:
+        if cache_dir is not None or (cache_size or 0) > 0:
             raise NotImplementedError("WebDataset: cache_dir and cache_size: this version streams without a cache")
         self.seed = resolve_seed(seed)
         self.append(_shard_list(urls, mode, resampled or mode == "resampled", self.seed))
