@@ -128,6 +128,19 @@ def test_an_empty_data_set_is_an_error_in_every_epoch(nothing, persistent, tmp_p
             keys(loader)
 
 
+def test_drawing_from_nothing_ends(nothing):
+    """Shards that are drawn without end and hold no sample are an error, not a program that hangs."""
+    with pytest.raises(EmptyDatasetError, match=r"1000 shards in a row held no sample, and they are always the same 3"):
+        next(iter(wds.WebDataset(nothing, resampled=True)))
+
+
+def test_many_empty_shards_are_passed_over(tmp_path, nothing):
+    """Each shard once, however many are empty: the samples behind them come."""
+    (full,) = write_shards(tmp_path, shards=1, samples=2)
+    empty = [f"{tmp_path}/{'./' * number}nothing-0.tar" for number in range(1200)]
+    assert ["000000", "000001"] == keys(wds.WebDataset([*empty, full]))
+
+
 def test_an_empty_data_set_is_none_where_nobody_checks(nothing):
     """empty_check=False gives an empty stream."""
     assert [] == load(wds.WebDataset(nothing, empty_check=False), 2)

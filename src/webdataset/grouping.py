@@ -67,6 +67,11 @@ class Grouper:
         self._in_runs = torn != "error" and keys is base_plus_ext and suffixes is None
         self._seen = _SeenKeys(url, torn)
 
+    @property
+    def found_fields(self) -> bool:
+        """Whether there was any field of a sample."""
+        return bool(self._fields.names)
+
     def add(self, name: str, data: Any, offset: int | None) -> Sample | None:
         """Take one member; the sample that it completes, if any."""
         try:

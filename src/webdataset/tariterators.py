@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ._closing import close_source, close_stream, closing_source
 from ._stage import pipelinefilter
 from ._types import Handler, Sample
-from .errors import DataError, public_url
+from .errors import DataError, EmptyDatasetError, public_url
 from .grouping import Grouper
 from .handlers import reraise_exception
 from .places import add_place
@@ -44,6 +45,9 @@ __all__ = [
 
 meta_prefix = "__"
 meta_suffix = "__"
+
+HOPELESS = 1000
+"""So many shards without a sample, all of them seen before, end a stream that draws without end."""
 
 
 def url_opener(data: Iterable[dict[str, Any]], handler: Handler = reraise_exception, **kw: Any) -> Iterator[Any]:
@@ -302,6 +306,7 @@ def expand_and_group(
     lcase: bool = True,
 ) -> Iterator[Sample]:
     """`tar_file_expander` and `group_by_keys` in one: the same samples, several times as fast."""
+    barren: Counter[str] = Counter()  # shards since the last sample
     wanted = _may_be_field if keys is base_plus_ext else _is_no_metadata
     with closing_source(data):
         for source in data:
@@ -336,6 +341,14 @@ def expand_and_group(
             finally:
                 reader.close()
                 close_stream(stream)
+            barren[url] += 1
+            if grouper.found_fields:
+                barren.clear()
+            elif barren[url] > 10 and (count := barren.total()) >= max(HOPELESS, 10 * len(barren)):
+                raise EmptyDatasetError(
+                    f"{public_url(url)}: {count} shards in a row held no sample, and they are always the same"
+                    f" {len(barren)}: are the members named key.field?"
+                )
 
 
 def _may_be_field(raw: bytes) -> bool:
