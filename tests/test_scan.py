@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import random
 import tarfile
+from pathlib import Path
 
 import pytest
 
 from helpers import tar_bytes
 from reading import members_of, scan_everything
 from webdataset.tar.scan import Run, scan
+from webdataset.tar.source import Source
+from webdataset.tariterators import expand_and_group
 
 
 def header(name: str = "a.txt", size: int = 0, format: int = tarfile.USTAR_FORMAT, **attributes: object) -> bytearray:
@@ -237,3 +241,33 @@ def test_names_of_any_bytes() -> None:
     total = sum(signed) - sum(signed[148:156]) + 8 * 32 - 256 * sum(byte > 127 for byte in signed)
     signed[148:156] = b"%06o\0 " % total
     assert scan(bytes(signed) + window[512:], 0) is None
+
+
+@pytest.mark.parametrize("part", [1, 0.4, 0.9])
+@pytest.mark.parametrize("fields", [("npy",), ("npy", "cls"), ("cls", "npy", "x.y")])
+def test_members_of_some_kilobytes_are_read_in_bulk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: tuple[str, ...], part: float
+) -> None:
+    """Local shards of members of some KiB come through a buffer that is used again, and give what tarfile gives."""
+    seed = random.Random(len(fields))
+    members = {f"{n:04d}.{f}": seed.randbytes(seed.randrange(4000, 16000)) for n in range(600) for f in fields}
+    path = tmp_path / "a.tar"
+    data = tar_bytes(members, tarfile.PAX_FORMAT, mtime=1.5)
+    cut = int(part * len(data))
+    path.write_bytes(data[:cut])
+    bulks = []
+    read_bulk = Source.read_bulk
+    monkeypatch.setattr(Source, "read_bulk", lambda source: bulks.append(source.offset) or read_bulk(source))
+    seen: list[Exception] = []
+    samples = list(expand_and_group([{"url": "u", "stream": path.open("rb")}], lambda exn: seen.append(exn) or True))
+    assert len(bulks) > 1
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        ends = {m.name: m.offset_data + m.size + -m.size % 512 for m in tar}
+    whole = [n for n in range(600) if ends[f"{n:04d}.{fields[-1]}"] <= cut]
+    keys = [f"{n:04d}" for n in whole]  # the last one only when the header behind it proves that it is whole
+    assert [sample["__key__"] for sample in samples] in (keys, keys[:-1] if part < 1 else keys)
+    for sample in samples:
+        for field in fields:
+            assert sample[field] == members[f"{sample['__key__']}.{field}"]
+            assert type(sample[field]) is bytes
+    assert len(seen) == (part < 1)

@@ -20,6 +20,8 @@ from .samples import METADATA, KeyRule, base_plus_ext, decode_name, is_metadata_
 from .tar.header import BLOCK
 from .tar.scan import Run
 
+FIELDS_REMEMBERED = 1000
+"""So many names of fields are kept for quick recognition."""
 KEYS_REMEMBERED = 200_000
 """So many keys of a shard are kept to notice a sample that was torn apart."""
 
@@ -66,6 +68,28 @@ class Grouper:
         self._fields = FieldNames(lcase)
         self._in_runs = torn != "error" and keys is base_plus_ext and suffixes is None
         self._seen = _SeenKeys(url, torn)
+        self._simple = keys is base_plus_ext and suffixes is None
+        self._prefix = b"\0"  # begins no name
+        self._usual: dict[bytes, str] = {}
+
+    def add_raw(self, raw: bytes, data: bytes, offset: int) -> Sample | None:
+        """As `add`, for a name as the archive has it; quick where a sample goes on with fields seen before."""
+        prefix = self._prefix
+        if raw.startswith(prefix):
+            field = self._usual.get(raw[len(prefix) :])
+            if field is not None and field not in self._sample and not self._rejected:
+                self._sample[field] = data
+                return None
+        done = self.add(decode_name(raw), data, offset)
+        if self._key is not None and self._simple:
+            prefix = self._key.encode("utf-8", "surrogateescape") + b"."
+            raw_field = raw[len(prefix) :]
+            field = decode_name(raw_field).lower() if self._lcase else decode_name(raw_field)
+            if raw.startswith(prefix) and self._sample.get(field) is data:
+                self._prefix = prefix
+                if len(self._usual) < FIELDS_REMEMBERED:
+                    self._usual[raw_field] = field
+        return done
 
     @property
     def found_fields(self) -> bool:
@@ -104,6 +128,7 @@ class Grouper:
         """The sample under construction, now complete, if there is one that may be delivered."""
         sample, rejected = self._sample, self._rejected
         self._key, self._sample, self._rejected = None, {}, False
+        self._prefix = b"\0"
         if rejected or not valid_sample(sample):
             return None
         fields = [len(sample.keys() - METADATA)]
@@ -156,10 +181,10 @@ class Grouper:
         for at, first, size in zip(
             run.headers[begin:end].tolist(), run.begins[begin:end].tolist(), run.sizes[begin:end].tolist(), strict=True
         ):
-            name = decode_name(window[at : at + 100].partition(b"\0")[0])
+            name = decode_name(bytes(window[at : at + 100]).partition(b"\0")[0])
             if is_metadata_member(name):
                 continue
-            done = self.add(name, window[at + BLOCK : at + BLOCK + size], start + first)
+            done = self.add(name, bytes(window[at + BLOCK : at + BLOCK + size]), start + first)
             if done is not None:
                 yield done
             if self.stopped:

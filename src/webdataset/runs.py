@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ._types import Sample
 from .samples import METADATA, decode_name
 from .tar.header import BLOCK
-from .tar.scan import Run
+from .tar.scan import Run, cut
 
 CACHED_BYTES = 1 << 16
 """So many bytes of samples are cut out of the window at once: what is consumed soon stays in the processor's cache."""
@@ -130,7 +130,7 @@ def build_alike(
 
 
 def _cut_samples(
-    window: bytes,
+    window: bytes | bytearray,
     url: str,
     local_path: str | None,
     keys: list[str],
@@ -143,15 +143,15 @@ def _cut_samples(
     for begin in range(0, len(keys), at_once):
         part = slice(begin, begin + at_once)
         samples: list[Sample] = [
-            {"__key__": key, "__url__": url, first: window[start:end]}
-            for key, start, end in zip(keys[part], starts[part], ends[part], strict=True)
+            {"__key__": key, "__url__": url, first: data}
+            for key, data in zip(keys[part], cut(window, starts[part], ends[part]), strict=True)
         ]
         if local_path is not None:
             for sample in samples:
                 sample["__local_path__"] = local_path
         for field, (field_starts, field_ends) in others:
-            for sample, start, end in zip(samples, field_starts[part], field_ends[part], strict=True):
-                sample[field] = window[start:end]
+            for sample, data in zip(samples, cut(window, field_starts[part], field_ends[part]), strict=True):
+                sample[field] = data
         yield from samples
 
 
@@ -180,8 +180,8 @@ def build_mixed(
         split.goes_on[begin:end].tolist(),
         strict=True,
     ):
-        field = names[window[key_end + 1 : name_end]]
-        data = window[at + BLOCK : at + BLOCK + size]
+        field = names[bytes(window[key_end + 1 : name_end])]
+        data = bytes(window[at + BLOCK : at + BLOCK + size])
         if goes_on:
             if field in sample:
                 return None

@@ -158,7 +158,7 @@ def _members(
             for raw, place, offset in _of_run(item, reader.window_start):
                 name = name_of(raw)
                 if name is not None:
-                    yield ArchiveMember.of(name, item.window[place], offset, archive)
+                    yield ArchiveMember.of(name, bytes(item.window[place]), offset, archive)
         archive.complete = True
         _finish(reader, url)
     except Exception:
@@ -172,7 +172,7 @@ def _members(
 def _of_run(run: Run, start: int) -> Iterator[tuple[bytes, slice, int]]:
     """Name, place of the data in the window, and offset of each member of a run."""
     for at, begin, size in zip(run.headers.tolist(), run.begins.tolist(), run.sizes.tolist(), strict=True):
-        name = run.window[at : at + 100].partition(b"\0")[0]
+        name = bytes(run.window[at : at + 100]).partition(b"\0")[0]
         yield name, slice(at + BLOCK, at + BLOCK + size), start + begin
 
 
@@ -319,9 +319,10 @@ def expand_and_group(
                 for item in reader:
                     if isinstance(item, Run):
                         yield from grouper.add_run(item, reader.window_start)
+                        del item  # and with it the window, before the next one is read
                     else:
                         name, content, offset = item
-                        done = None if content is None else grouper.add(decode_name(name), content, offset)
+                        done = None if content is None else grouper.add_raw(name, content, offset)
                         if done is not None:
                             yield done
                     if grouper.stopped:

@@ -41,20 +41,18 @@ class GzipStream:
     def read1(self, size: int) -> bytes:
         """At least one and at most `size` bytes; b"" at the end."""
         while not self._ended:
-            if self._inflate is None and not self._begin_member():
+            inflate = self._inflate or self._begin_member()
+            if inflate is None:
                 break
-            if self._inflate.eof:
+            if inflate.eof:
                 self._end_member()
                 continue
             if not self._input:
                 self._input = self._stream.read(_COMPRESSED_READ)
                 if not self._input:
                     raise EOFError("the compressed data is cut")
-            data: bytes = self._inflate.decompress(self._input, size)
-            if self._inflate.eof:
-                self._input = self._inflate.unused_data
-            else:
-                self._input = self._inflate.unconsumed_tail
+            data: bytes = inflate.decompress(self._input, size)
+            self._input = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
             self._crc = self._zlib.crc32(data, self._crc)
             self._size += len(data)
             if data:
@@ -65,19 +63,20 @@ class GzipStream:
         """Let go of the inflater; the stream stays open."""
         self._ended, self._inflate, self._input = True, None, b""
 
-    def _begin_member(self) -> bool:
+    def _begin_member(self) -> Any:
+        """The inflater of the next member, None at the end."""
         while self._members and not self._input.lstrip(b"\0"):
             self._input = self._stream.read(_COMPRESSED_READ)
             if not self._input:
                 self._ended = True
-                return False
+                return None
         if self._members:
             self._input = self._input.lstrip(b"\0")
         if not self._have(2) or not self._input.startswith(MAGIC):
             if self._members:
                 warnings.warn("ignored what follows the end of a gzip stream", stacklevel=2)
                 self._ended = True
-                return False
+                return None
             raise OSError("not a gzip stream")
         _, _, method, flags, *_ = self._take(10)
         if method != zlib.DEFLATED:
@@ -91,7 +90,7 @@ class GzipStream:
             self._take(2)
         self._inflate = self._zlib.decompressobj(-zlib.MAX_WBITS)
         self._crc = self._size = 0
-        return True
+        return self._inflate
 
     def _end_member(self) -> None:
         crc, size = int.from_bytes(self._take(4), "little"), int.from_bytes(self._take(4), "little")

@@ -80,6 +80,7 @@ class ArchiveReader:
         self._source: Source | None = None
         self._overridden = False
         self._count = 0
+        self._run_start = 0
         self._patience = 0
 
     def __iter__(self) -> Iterator[Member | Run]:
@@ -92,16 +93,15 @@ class ArchiveReader:
         while True:
             start = source.offset
             try:
-                if self.runs and not self._patience and not self._overridden and source.available >= WORTH_SCANNING:
-                    run = scan(source.window, source.pos, dense=source.offset < DENSE * self._count)
-                    self._patience = PATIENCE if run is None or len(run.sizes) < SHORT_RUN else 0
+                if self._patience:
+                    self._patience -= 1
+                elif self.runs and not self._overridden:
+                    run = self._next_run(source)
                     if run is not None:
                         self._count += len(run.sizes)
-                        source.pos = run.end
                         yield run
+                        run = None  # and with it the window, before the next one is read
                         continue
-                elif self._patience:
-                    self._patience -= 1
                 member = self._plain_member(source) or self._next_member(source)
             except DataError as exn:
                 if self.member_begun is not None:
@@ -114,8 +114,8 @@ class ArchiveReader:
 
     @property
     def window_start(self) -> int:
-        """Offset in the (decompressed) archive of the first byte of the current window."""
-        return self._source.start if self._source is not None else 0
+        """Offset in the (decompressed) archive of the first byte of the last run's window."""
+        return self._run_start
 
     def close(self) -> None:
         """Free what was opened on top of the stream; the stream stays open."""
@@ -140,6 +140,28 @@ class ArchiveReader:
             source.drain()
         except DataError as exn:
             raise exn.locate(offset=source.offset)
+
+    def _next_run(self, source: Source) -> Run | None:
+        """The plain members ahead, with the source moved behind them; None when there are none, or it is too early."""
+        dense = source.offset < DENSE * self._count
+        if not dense and source.has_bulk and WORTH_SCANNING <= source.offset < LARGE_MEMBER * self._count:
+            self._run_start = source.offset
+            buffer, length = source.read_bulk()
+            run = scan(buffer, 0, dense, length)
+            if run is not None:
+                source.jump(run.end)
+        elif source.available >= WORTH_SCANNING:
+            self._run_start = source.start
+            run = scan(source.window, source.pos, dense)
+            if run is not None:
+                source.pos = run.end
+        else:
+            if self._count > PATIENCE and source.offset >= LARGE_MEMBER * self._count:
+                self._patience = PATIENCE  # members are too large for runs
+            return None
+        if run is None or len(run.sizes) < SHORT_RUN:
+            self._patience = PATIENCE
+        return run
 
     def _plain_member(self, source: Source) -> Member | None:
         """The next member when its header is in the window and an ordinary one; else None, and nothing is used up.

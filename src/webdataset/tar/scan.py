@@ -55,7 +55,7 @@ class Run(NamedTuple):
     """Plain members that lie one after the other in a window.
 
     Attributes:
-        window: the bytes.
+        window: the bytes; a bytearray is used again when the reader goes on. `cut` takes parts out.
         headers: position of each member's header in the window; its data begins 512 bytes later.
         begins: position of its first header block, which is that of a PAX header where it has one.
         sizes: bytes of data of each member.
@@ -63,7 +63,7 @@ class Run(NamedTuple):
         end: position in the window behind the last member and its padding.
     """
 
-    window: bytes
+    window: bytes | bytearray
     headers: NDArray[np.int64]
     begins: NDArray[np.int64]
     sizes: NDArray[np.int64]
@@ -71,17 +71,27 @@ class Run(NamedTuple):
     end: int
 
 
-def scan(window: bytes, pos: int, dense: bool = True) -> Run | None:
+def cut(window: bytes | bytearray, starts: list[int], ends: list[int]) -> list[bytes]:
+    """The bytes of a window from each start to each end."""
+    if isinstance(window, bytes):
+        return [window[start:end] for start, end in zip(starts, ends, strict=True)]
+    with memoryview(window) as view:
+        return [bytes(view[start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def scan(window: bytes | bytearray, pos: int, dense: bool = True, length: int | None = None) -> Run | None:
     """The plain members that begin at `pos`, None when not even the first one is plain and whole.
 
     `dense` says how to find the headers, not what is found: among small members it is quickest to look
     at all blocks together; among large ones that would fetch every corner of the window from memory.
+    `length` is that of the window where not all of it counts.
     """
-    count = (len(window) - pos) // BLOCK
+    length = len(window) if length is None else length
+    count = (length - pos) // BLOCK
     if not count:
         return None
     window_words = np.frombuffer(window, "<u8", count * _WORDS, pos).reshape(count, _WORDS)
-    candidates = _headers_among_all(window_words) if dense else _headers_by_size(window, pos)
+    candidates = _headers_among_all(window_words) if dense else _headers_by_size(window, pos, length)
     if not len(candidates) or candidates[0]:
         return None
     words = window_words[candidates]
@@ -120,9 +130,9 @@ def _headers_among_all(words: NDArray[np.uint64]) -> NDArray[np.int64]:
     return np.flatnonzero((words[:, _MAGIC_WORD] & _MAGIC_MASK) == _MAGIC)
 
 
-def _headers_by_size(window: bytes, pos: int) -> NDArray[np.int64]:
+def _headers_by_size(window: bytes | bytearray, pos: int, length: int) -> NDArray[np.int64]:
     """Numbers of the blocks that one comes by following the sizes."""
-    at, last = pos, len(window) - BLOCK
+    at, last = pos, length - BLOCK
     found = []
     while at <= last and (digits := window[at + 124 : at + 135]).isdigit():
         found.append((at - pos) // BLOCK)

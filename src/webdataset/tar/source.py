@@ -25,7 +25,12 @@ from .header import BLOCK, is_header
 _ZEROS = re.compile(rb"\0*")
 
 SMALLEST_READ = 1 << 13
+FIRST_LOCAL_READ = 1 << 18
 LARGEST_READ = 1 << 20
+BULK_READ = 1 << 22
+SPARE_BUFFERS = 4
+_spare_buffers: list[bytearray] = []
+"""Buffers for bulk reads, kept from shard to shard: fresh memory costs more than reading."""
 LARGE_MEMBER = 1 << 15
 """From this size on a member that is not in the window yet is read into its own bytes object."""
 LARGEST_PIECE = 1 << 24
@@ -47,9 +52,12 @@ class Source:
         self.step = SMALLEST_READ
         self.compression: str | None = None
         self._decompressed: Any = None
+        self._bulk: bytearray | None = None
         self._set_stream(stream)
         self._size = 0  # of a local file, as far as it has been asked for
         self._origin = self._file.tell() if self._file is not None else 0
+        if self._file is not None:
+            self.step = FIRST_LOCAL_READ
         self._open_compressed(stream)
 
     def _set_stream(self, stream: Any) -> None:
@@ -74,7 +82,10 @@ class Source:
         self.window, self.pos = b"", 0
 
     def close(self) -> None:
-        """Give up the decompressor; the stream belongs to who opened it."""
+        """Give up what was made for reading; the stream belongs to who opened it."""
+        if self._bulk is not None and len(_spare_buffers) < SPARE_BUFFERS:
+            _spare_buffers.append(self._bulk)
+        self._bulk = None
         if self._decompressed is not None:
             with contextlib.suppress(Exception):  # closing after a damaged stream may fail again
                 self._decompressed.close()
@@ -110,6 +121,34 @@ class Source:
             self.window = self.window[self.pos :] + data if self.available else data
             self.pos = 0
         return True
+
+    @property
+    def has_bulk(self) -> bool:
+        """Whether `read_bulk` works: for local files."""
+        return self._file is not None
+
+    def read_bulk(self) -> tuple[bytearray, int]:
+        """BULK_READ bytes from `offset` on in a buffer that is used again, and how many they are.
+
+        They are not used up: the window stays, and `jump` goes on behind what was taken from the buffer.
+        """
+        assert self._file is not None
+        if self._bulk is None:
+            self._bulk = _spare_buffers.pop() if _spare_buffers else bytearray(BULK_READ)
+        got = 0
+        with memoryview(self._bulk) as view:
+            try:
+                self._file.seek(self._origin + self.offset)
+                while got < BULK_READ and (count := self._file.readinto(view[got:])):
+                    got += count
+            except OSError as exn:
+                raise StreamError(f"reading failed: {type(exn).__name__}: {exn}") from exn
+        return self._bulk, got
+
+    def jump(self, size: int) -> None:
+        """Go on `size` bytes behind `offset`, in a local file, with an empty window."""
+        self.start += self.pos + size
+        self.window, self.pos = b"", 0
 
     def take(self, size: int) -> bytes:
         """The next `size` bytes.
