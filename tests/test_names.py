@@ -58,8 +58,6 @@ LACKING = {
     **dict.fromkeys(["shardlists.IterableDataset", "shardlists.is_iterable", "shardlists.obsolete"], PASSING),
     **dict.fromkeys(["shardlists.pipelinefilter", "shardlists.utils", "tariterators.filters"], PASSING),
     **dict.fromkeys(["tariterators.gopen", "writer.gopen", "autodecode.utils"], PASSING),
-    "compat.FluidInterface.lmdb_cached": "not there yet: .compose(webdataset.LMDBCached(...)) does it",
-    "compat.FluidInterface.mcached": "not there yet: .compose(webdataset.Cached()) does it",
     "compat.WebDataset.create_url_iterator": "a step of the published constructor; its result is `stage(0)`",
     "gopen.Pipe.readLine": "never worked: the published stream has no such method; `readline` is there",
     "pipeline.add_length_method": "made a class that cannot be pickled; `with_length` sets a property",

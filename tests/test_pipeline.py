@@ -326,3 +326,35 @@ def test_drawing_shards_that_are_gone_comes_to_an_end(tmp_path):
     dataset = wds.WebDataset(str(tmp_path / "gone.tar"), resampled=True, handler=wds.ignore_and_continue)
     with pytest.raises(OSError, match=r"gone\.tar: 1000 times in a row no shard could be opened"):
         next(iter(dataset))
+
+
+def test_lists_are_data_for_the_fluid_interface():
+    """FluidWrapper around a list iterates over its items."""
+    assert [2, 4] == list(wds.FluidWrapper([1, 2]).map(lambda item: item * 2))
+
+
+class Named(wds.FluidInterface, wds.DataPipeline):
+    """A program's own class, with the mixin in front."""
+
+
+def test_the_fluid_methods_work_whichever_base_comes_first():
+    """A class that names FluidInterface before DataPipeline composes all the same."""
+    assert [4, 6] == list(Named(range(1, 4)).select(lambda item: item > 1).map(lambda item: item * 2).compose())
+
+
+def test_resampled_draws_repeat_with_the_seed_and_change_with_the_epoch(urls):
+    """Resampling is reproducible by default, in each epoch another draw."""
+    dataset = wds.WebDataset(urls, resampled=True, seed=5)
+    draws = [[sample["__key__"] for sample in islice(dataset, 40)] for _ in range(2)]
+    assert draws[0] != draws[1]
+    again = wds.WebDataset(urls, resampled=True, seed=5)
+    assert draws == [[sample["__key__"] for sample in islice(again, 40)] for _ in range(2)]
+
+
+def test_cached_samples_come_from_the_first_pass(urls):
+    """mcached() reads the shards once; later passes give the same samples."""
+    dataset = wds.WebDataset(urls).mcached()
+    first = list(dataset)
+    for url in urls:
+        os.unlink(url)
+    assert first == list(dataset)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from . import filters
 from ._arguments import explained
@@ -31,9 +31,10 @@ from .workers import resolve_seed
 class FluidInterface:
     """Methods that add one stage each; mixed into pipelines, which have `compose`."""
 
-    def compose(self, *args: Any) -> Self:
-        """A new pipeline with further stages."""
-        raise NotImplementedError(f"{type(self).__name__} must define compose(*stages)")
+    if TYPE_CHECKING:  # the pipeline has it, whichever of the two bases a class names first
+
+        def compose(self, *args: Any) -> Self:
+            """A new pipeline with further stages."""
 
     def batched(
         self,
@@ -120,12 +121,21 @@ class FluidInterface:
         """Decode fields with functions chosen by patterns: `filters.xdecode`."""
         return self.compose(filters.xdecode(*args, **kw))
 
+    def mcached(self) -> Self:
+        """Keep the samples of the first whole pass in memory, and give those again: `filters.Cached`."""
+        return self.compose(filters.Cached())
+
+    def lmdb_cached(self, *args: Any, **kw: Any) -> Self:
+        """Keep the samples of the first whole pass in an LMDB file: `filters.LMDBCached`."""
+        return self.compose(filters.LMDBCached(*args, **kw))
+
 
 class FluidWrapper(DataPipeline, FluidInterface):
     """The fluid interface around any source: a list, a data set, a DataLoader, a callable that gives an iterator."""
 
     def __init__(self, initial: Any) -> None:
-        super().__init__(initial)
+        super().__init__()
+        self.pipeline.append(initial)  # also a list, which is data here
 
 
 class WebLoader(DataPipeline, FluidInterface):
@@ -255,7 +265,7 @@ def _shard_list(urls: Any, mode: str | None, resampled: bool, seed: int) -> Any:
         return DirectoryShardList(path, mode=mode)
     elif path and not has_scheme(path) and os.path.isdir(path):
         urls = shards_in_folder(path)
-    return ResampledShards(urls, seed=seed) if resampled else SimpleShardList(urls)
+    return ResampledShards(urls, seed=seed, deterministic=True) if resampled else SimpleShardList(urls)
 
 
 def _describe(urls: Any) -> str:
