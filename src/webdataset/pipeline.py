@@ -12,12 +12,13 @@ is called with the iterator before it. The list may be edited. What happens at e
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from itertools import islice
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ._closing import close_source
 from ._empty import CheckEmpty
@@ -31,6 +32,24 @@ from .tariterators import expand_and_group, group_by_keys, tar_file_expander
 from .workers import ReaderInfo, reader_info
 
 logger = logging.getLogger(__name__)
+
+
+class _NoLengthError(TypeError, AttributeError):
+    """What both `len(ds)` and `hasattr(ds, "__len__")` take for "there is none"."""
+
+
+class _Length:
+    """The attribute `__len__`: there only as soon as the length is set, which programs ask with hasattr."""
+
+    def __get__(self, dataset: Any, kind: type[Any] | None = None) -> Any:
+        if dataset is None:
+            return self
+        size = dataset.__dict__.get("size")
+        if size is None:
+            raise _NoLengthError(
+                f"this {type(dataset).__name__} is a stream of unknown length; with_length(n) sets one"
+            )
+        return lambda: size
 
 
 class DataPipeline(TorchIterable, PipelineStage):
@@ -118,7 +137,7 @@ class DataPipeline(TorchIterable, PipelineStage):
         divided = info.reader if hasattr(self.pipeline[0], "dataset") or _is_pipeline(self.pipeline[0]) else 0
         for stage in self.pipeline:
             start = getattr(stage, "start", None)
-            if callable(start):
+            if callable(start) and _takes_epoch(start):
                 start(epoch, divided)
             if isinstance(stage, CheckEmpty):
                 stage.epochs = self._epochs
@@ -138,7 +157,9 @@ class DataPipeline(TorchIterable, PipelineStage):
     def __iter__(self) -> Iterator[Any]:
         if self.nsamples > 0:
             return self._first(self.nsamples)
-        return self.iterator1() if self.repetitions == 1 else self.iterator()
+        if self.repetitions == 1 and type(self).iterator is DataPipeline.iterator:
+            return self.iterator1()
+        return self.iterator()
 
     def _first(self, count: int) -> Iterator[Any]:
         with closing(self.iterator()) as data:  # type: ignore[type-var]
@@ -182,12 +203,15 @@ class DataPipeline(TorchIterable, PipelineStage):
             self._epochs.share()
 
     def _torch_looks(self) -> None:
-        self._epochs.share()
+        if "_epochs" in self.__dict__:  # subclasses that only iterate may not have called our __init__
+            self._epochs.share()
 
-    def __len__(self) -> int:
-        if self.size is None:
-            raise TypeError(f"this {type(self).__name__} is a stream of unknown length; with_length(n) sets one")
-        return self.size
+    if TYPE_CHECKING:
+
+        def __len__(self) -> int: ...
+
+    else:
+        __len__ = _Length()
 
     def __bool__(self) -> bool:
         return True
@@ -205,6 +229,14 @@ class DataPipeline(TorchIterable, PipelineStage):
             if callable(close):
                 close()
         self.pipeline = []
+
+
+def _takes_epoch(start: Callable[..., Any]) -> bool:
+    """Whether a method `start` is the one described above, and not the program's own."""
+    try:
+        return {"epoch", "reader"} <= inspect.signature(start).parameters.keys()
+    except (TypeError, ValueError):  # some builtins have no signature
+        return False
 
 
 def _is_pipeline(stage: Any) -> bool:
