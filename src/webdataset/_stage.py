@@ -11,16 +11,18 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self
+from typing import Any, Concatenate, Generic, ParamSpec, Self, overload
 
 from ._arguments import check_names
 from ._closing import close_source
+
+P = ParamSpec("P")
 
 
 class PipelineStage:
     """Base for stages that are objects; the pipeline calls `run` with the source."""
 
-    def run(self, src: Iterable[Any]) -> Iterator[Any]:
+    def run(self, src: Iterable[Any], /) -> Iterator[Any]:
         """Iterate over what becomes of the source; subclasses write this (or the older `invoke`)."""
         return self.invoke(src)
 
@@ -64,11 +66,14 @@ class FilterFunction:
     __repr__ = __str__
 
 
-class RestCurried:
+class RestCurried(Generic[P]):
     """A stage function whose first argument, the data, comes later."""
 
     def __init__(
-        self, f: Callable[..., Iterator[Any]], stage: type[FilterFunction] = FilterFunction, trial: bool = False
+        self,
+        f: Callable[Concatenate[Any, P], Iterator[Any]],
+        stage: type[FilterFunction] = FilterFunction,
+        trial: bool = False,
     ) -> None:
         """`trial`: call `f` without data when a stage is made, so that what it says of its arguments is said then."""
         self.f = f
@@ -76,7 +81,7 @@ class RestCurried:
         self.trial = trial
         functools.update_wrapper(self, f)
 
-    def __call__(self, /, *args: Any, **kw: Any) -> FilterFunction:
+    def __call__(self, /, *args: P.args, **kw: P.kwargs) -> FilterFunction:
         self._check(args, kw)
         stage = self.stage.of(self.f, args, kw)
         if self.trial:
@@ -112,11 +117,24 @@ def _shown_arguments(signature: inspect.Signature) -> str:
     return ", ".join(names) or "no arguments"
 
 
-def pipelinefilter(f: Callable[..., Iterator[Any]]) -> RestCurried:
+# Functions with **kw have no type as Concatenate says, because a keyword might be called as their first parameter.
+@overload
+def pipelinefilter(f: Callable[Concatenate[Any, P], Iterator[Any]]) -> RestCurried[P]: ...
+@overload
+def pipelinefilter(f: Callable[..., Iterator[Any]]) -> RestCurried[...]: ...  # type: ignore[overload-cannot-match]
+def pipelinefilter(f: Callable[..., Iterator[Any]]) -> RestCurried[...]:
     """Curry `f(data, *args, **kw)`: the result called with args and kw is a picklable stage."""
     return RestCurried(f)
 
 
-def checkedfilter(f: Callable[..., Iterator[Any]], stage: type[FilterFunction] = FilterFunction) -> RestCurried:
+@overload
+def checkedfilter(
+    f: Callable[Concatenate[Any, P], Iterator[Any]], stage: type[FilterFunction] = FilterFunction
+) -> RestCurried[P]: ...
+@overload
+def checkedfilter(  # type: ignore[overload-cannot-match]
+    f: Callable[..., Iterator[Any]], stage: type[FilterFunction] = FilterFunction
+) -> RestCurried[...]: ...
+def checkedfilter(f: Callable[..., Iterator[Any]], stage: type[FilterFunction] = FilterFunction) -> RestCurried[...]:
     """As `pipelinefilter`, for functions that check their arguments when they are called, before they read."""
     return RestCurried(f, stage, trial=True)

@@ -9,18 +9,25 @@ here. What torch's base would have given (`ds1 + ds2`) is written out.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._optional import require
 
+if TYPE_CHECKING:
+    from torch.utils.data import IterableDataset
 
-class TorchIterable:
+    _Base: TypeAlias = IterableDataset[Any]  # type checkers see what isinstance sees
+else:
+    _Base = object
+
+
+class TorchIterable(_Base):  # type: ignore[misc]  # mypy does not look at torch here
     """Base of everything that is a torch IterableDataset as soon as torch is imported."""
 
     _registered = False
 
     @property  # type: ignore[misc]
-    def __class__(self) -> type[Any]:
+    def __class__(self) -> type[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         if register_with_torch():
             self._torch_looks()
         return type(self)

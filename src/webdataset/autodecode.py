@@ -155,12 +155,12 @@ class Decoder:
                     plan = plans.get(field)
                     if plan is None:
                         plan = self._plan(field)
-                    if type(plan) is str:
+                    if isinstance(plan, str):
                         decode = decoders.get(plan)
                         if decode is not None:
                             result[field] = decode(value)
                     else:
-                        result[field] = plan(value)  # type: ignore[operator]
+                        result[field] = plan(value)
                 elif field not in passed:
                     result[field] = self._other(field, value)
         except Exception as exn:
@@ -238,7 +238,7 @@ def _metadata(field: str, data: bytes) -> str | bytes:
         return data
 
 
-def _declines(handler: FieldDecoder, key: str) -> bool:
+def _declines(handler: Any, key: str) -> bool:
     """Whether a handler returns None for this key whatever the data is; False when that is not known."""
     if handler is gzfilter:
         return not key.endswith(".gz")

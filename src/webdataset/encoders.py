@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from .codecs import encoders
 from .codecs.arrays import numpy_dumps, numpy_npz_dumps, tenbin_dumps
@@ -50,8 +50,7 @@ def make_encoder(spec: Any) -> SampleEncoder:
     if spec is False or spec is None:
         return _unchanged
     if callable(spec):
-        encoder: SampleEncoder = spec
-        return encoder
+        return cast(SampleEncoder, spec)
     if spec is True:
         return _TableEncoder(default_handlers)
     if isinstance(spec, dict):

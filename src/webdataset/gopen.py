@@ -18,7 +18,7 @@ import os
 import re
 import urllib.parse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import UnknownSchemeError, public_url
 from .security import refuse_if_secure
@@ -50,7 +50,7 @@ info: dict[str, Any] = {}
 """What a program wants to see in each line of GOPEN_VERBOSE, such as the number of its worker."""
 
 
-def gopen(url: str | os.PathLike[str], mode: str = "rb", bufsize: int = 8192, **kw: Any) -> Any:
+def gopen(url: str | os.PathLike[str], mode: str = "rb", bufsize: int = 8192, **kw: Any) -> BinaryIO:
     """Open a url, for reading ("rb") or writing ("wb"), as a binary stream that is its own context manager.
 
     Args:
@@ -69,6 +69,11 @@ def gopen(url: str | os.PathLike[str], mode: str = "rb", bufsize: int = 8192, **
     url = _text(url)
     _check_mode(mode)
     trace("GOPEN", public_url(url), info)
+    stream: BinaryIO = _stream_of(url, mode, bufsize, kw)
+    return stream
+
+
+def _stream_of(url: str, mode: str, bufsize: int, kw: dict[str, Any]) -> Any:
     if url == "-":
         return standard.open_standard(mode)
     url = rewrite_url(url)
@@ -83,7 +88,7 @@ def gopen(url: str | os.PathLike[str], mode: str = "rb", bufsize: int = 8192, **
     return (handler or gopen_schemes["__default__"])(url, mode, bufsize, **kw)
 
 
-def reader(url: str | os.PathLike[str], **kw: Any) -> Any:
+def reader(url: str | os.PathLike[str], **kw: Any) -> BinaryIO:
     """Open a url for reading: `gopen(url, "rb", **kw)`."""
     return gopen(url, "rb", **kw)
 

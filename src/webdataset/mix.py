@@ -9,7 +9,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._closing import close_source
 from ._epochs import EpochCounter
@@ -22,8 +22,10 @@ from .workers import reader_info, resolve_seed
 if TYPE_CHECKING:
     from .pytorch import IterableDataset
 
+T = TypeVar("T")
 
-def round_robin_shortest(*sources: Iterable[Any]) -> Iterator[Any]:
+
+def round_robin_shortest(*sources: Iterable[T]) -> Iterator[T]:
     """One item of each source in turn; ends where a source has no more.
 
     >>> list(round_robin_shortest([1, 2], [3], [4, 5, 6]))
@@ -32,7 +34,7 @@ def round_robin_shortest(*sources: Iterable[Any]) -> Iterator[Any]:
     return _in_turn(sources, longest=False)
 
 
-def round_robin_longest(*sources: Iterable[Any]) -> Iterator[Any]:
+def round_robin_longest(*sources: Iterable[T]) -> Iterator[T]:
     """One item of each source in turn, until all have come to their end.
 
     >>> list(round_robin_longest([1, 2], [3], [4, 5, 6]))
@@ -41,7 +43,7 @@ def round_robin_longest(*sources: Iterable[Any]) -> Iterator[Any]:
     return _in_turn(sources, longest=True)
 
 
-def _in_turn(sources: Iterable[Iterable[Any]], longest: bool) -> Iterator[Any]:
+def _in_turn(sources: Iterable[Iterable[T]], longest: bool) -> Iterator[T]:
     opened = [iter(source) for source in sources]
     try:
         left = list(opened)
@@ -64,13 +66,13 @@ def _in_turn(sources: Iterable[Iterable[Any]], longest: bool) -> Iterator[Any]:
 
 
 def random_samples(
-    sources: Iterable[Iterable[Any]],
+    sources: Iterable[Iterable[T]],
     probs: Sequence[float] | None = None,
     longest: bool = False,
     *,
     seed: int | str | None = None,
     rng: Any = None,
-) -> Iterator[Any]:
+) -> Iterator[T]:
     """Items of sources drawn at random; ends where a drawn source has no more, or with `longest` when all have none.
 
     Args:
@@ -88,7 +90,7 @@ def random_samples(
     return _drawn([iter(source) for source in opened], weights, longest, seeded_random(seed, rng))
 
 
-def _drawn(opened: list[Iterator[Any]], weights: list[float], longest: bool, rng: Any) -> Iterator[Any]:
+def _drawn(opened: list[Iterator[T]], weights: list[float], longest: bool, rng: Any) -> Iterator[T]:
     left = list(opened)
     try:
         while left and any(weights):

@@ -15,12 +15,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 from zlib import crc32
 
 from ._closing import close_source
 from ._stage import RestCurried
 from ._torchdata import TorchIterable
+from ._types import Shards
 from .braces import braceexpand
 from .errors import EmptyDatasetError, ShardListError, printable, public_url
 from .order.seeded import EpochAttribute, SeededStage, seeded_random
@@ -63,13 +64,15 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 Shard = dict[str, str]
+Urls = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 ROUNDS = 10
 """Variables in the values of variables are replaced at most this many times."""
 
 
-def expand_urls(urls: Any) -> list[str]:
+def expand_urls(urls: Urls) -> list[str]:
     """The shards that a pattern names: pieces between `::`, variables `${NAME}`, braces, in this order.
 
     `${NAME}` is the value of the environment variable WDS_NAME and may itself hold variables and
@@ -86,7 +89,8 @@ def expand_urls(urls: Any) -> list[str]:
     if isinstance(urls, os.PathLike):
         path = _as_url(urls, 0)
         return _expanded(path.replace(os.sep, "/") if "{" in path else path)
-    if isinstance(urls, (bytes, bytearray)) or not isinstance(urls, Iterable):
+    given: Any = urls
+    if isinstance(given, (bytes, bytearray)) or not isinstance(given, Iterable):
         raise TypeError(f"cannot handle {type(urls)}: shards are a pattern (str), a path, or a list of them")
     return [url if type(url) is str else _as_url(url, i) for i, url in enumerate(urls)]
 
@@ -126,6 +130,10 @@ def envsubst(s: str) -> str:
     raise ShardListError(f"{public_url(s)}: variables still refer to variables after {ROUNDS} rounds")
 
 
+@overload
+def expand_source(source: str | os.PathLike[str], max_urls: int = int(1e9)) -> list[str]: ...
+@overload
+def expand_source(source: Iterable[T], max_urls: int = int(1e9)) -> list[T]: ...
 def expand_source(source: Any, max_urls: int = int(1e9)) -> list[Any]:
     """The shards of a pattern; a list as it is, the same object; the first `max_urls` of any other iterable.
 
@@ -153,7 +161,7 @@ class SimpleShardList(TorchIterable):
     Raises EmptyDatasetError (a ValueError) where there are no shards.
     """
 
-    def __init__(self, urls: Any, seed: int | str | None = None) -> None:
+    def __init__(self, urls: Urls, seed: int | str | None = None) -> None:
         """`seed`: None leaves the order as it is; True or "random" draws a seed, and logs it."""
         self.urls = expand_urls(urls)
         if not any(self.urls):
@@ -197,7 +205,7 @@ class ResampledShards(EpochAttribute, TorchIterable):
 
     def __init__(
         self,
-        urls: Any,
+        urls: Urls,
         nshards: int = sys.maxsize,
         seed: int | str | None = 0,
         worker_seed: Callable[[], int] | None = None,
@@ -240,7 +248,7 @@ class ResampledShards(EpochAttribute, TorchIterable):
 ResampledShardList = ResampledShards
 
 
-def shardspec(spec: Any, *, allow_pipe: bool | None = None) -> SimpleShardList | MultiShardSample:
+def shardspec(spec: Shards, *, allow_pipe: bool | None = None) -> SimpleShardList | MultiShardSample:
     """The shards of a spec (a dict, or a path ending in `.yaml`, `.yml` or `.json`), or of a pattern or list.
 
     A JSON file with a `shardlist` is an index as wids writes it: its urls are relative to its `base`,

@@ -25,7 +25,7 @@ _EXTENSIONS = (
     " img image"  # the writer makes JPEG of these two
 )
 
-IMAGE_EXTENSIONS: list[str] = _EXTENSIONS.split()
+IMAGE_EXTENSIONS: list[str] = [*_EXTENSIONS.split()]
 """Extensions that an image spec decodes unless the program names others."""
 
 imagespecs: dict[str, tuple[str, str | None, str]] = {

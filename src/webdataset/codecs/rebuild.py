@@ -131,6 +131,7 @@ def _storage(data: Any) -> Any:
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any = False, *hooks: Any) -> Any:
     import torch
+    from torch._utils import _rebuild_tensor_v2
 
     _require(isinstance(storage, torch.storage.TypedStorage), "a tensor storage")
     size, stride = _checked_shape(tuple(size)), _checked_shape(stride)
@@ -138,8 +139,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: An
     last = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
     there = storage._untyped_storage.nbytes() // storage._element_size()
     _require(math.prod(size) == 0 or last < there, "a tensor size")
-    rebuild = torch._utils._rebuild_tensor_v2
-    return rebuild(storage, offset, size, stride, bool(requires_grad), collections.OrderedDict())
+    return _rebuild_tensor_v2(storage, offset, size, stride, bool(requires_grad), collections.OrderedDict())
 
 
 def _parameter(data: Any, requires_grad: Any, *hooks: Any) -> Any:

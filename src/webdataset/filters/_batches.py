@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import index
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -24,6 +24,14 @@ from ._places import add_place
 Samples = Sequence[Any]
 
 
+@overload
+def default_collation_fn(
+    samples: Sequence[dict[str, Any]], combine_tensors: bool = True, combine_scalars: bool = True
+) -> dict[str, Any]: ...
+@overload
+def default_collation_fn(
+    samples: Sequence[list[Any] | tuple[Any, ...]], combine_tensors: bool = True, combine_scalars: bool = True
+) -> list[Any]: ...
 def default_collation_fn(
     samples: Samples, combine_tensors: bool = True, combine_scalars: bool = True
 ) -> list[Any] | dict[str, Any]:

@@ -82,7 +82,7 @@ def _to_tuple(
             else:
                 if missing_is_error or none_is_error:
                     raise missing_field(sample, names)
-                value = None
+                name, value = names[0], None
             if value is None and none_is_error:
                 raise SampleError("is None, and none_is_error is set", field=name)
             values.append(value)

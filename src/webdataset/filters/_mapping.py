@@ -7,7 +7,7 @@ own, with a note that names stage, key and shard.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from .._arguments import check_function, check_handler, shown
@@ -149,7 +149,7 @@ def _associate(data: Iterable[Any], associator: Any, **kw: Any) -> Iterator[Any]
     """
     if not callable(associator) and not hasattr(associator, "get"):
         raise TypeError(f"associate: associator must be a function of the key or a dict, got {shown(associator)}")
-    lookup: Callable[[Any], Mapping[str, Any]]
+    lookup: Callable[[Any], Any]
     lookup = associator if callable(associator) else lambda key: associator.get(key, {})
 
     def associated(sample: Any) -> Any:

@@ -52,13 +52,15 @@ def open_read(
         # Headers of the program are meant for the host that it named.
         remove_headers_on_redirect=Retry.DEFAULT_REMOVE_HEADERS_ON_REDIRECT | set(headers or ()),
     )
-    for last in (False, True):
+    tried = False
+    while True:
         try:
             response = send("GET", url, headers, timeouts, retries=retries)
             break
         except ProtocolError as exn:
-            if last:  # once may be an idle connection that the server has just closed
+            if tried:  # once may be an idle connection that the server has just closed
                 raise connection_error(url, exn, timeouts)
+            tried = True
         except (HTTPError, OSError) as exn:
             raise connection_error(url, exn, timeouts)
     if response.status not in (200, 203):
@@ -172,12 +174,13 @@ def send(
 ) -> urllib3.BaseHTTPResponse:
     """Send one request over the pool of this process; the response's body is not read yet, and not decoded."""
     import urllib3
+    from urllib3.util import parse_url
 
     from .. import __version__
 
     # identity: a compressed transfer would have another length, and other bytes than the object
     sent = urllib3.HTTPHeaderDict({"Accept-Encoding": "identity", "User-Agent": f"webdataset/{__version__}"})
-    parts = urllib3.util.parse_url(url)
+    parts = parse_url(url)
     if parts.auth is not None:
         sent.update(urllib3.make_headers(basic_auth=unquote(parts.auth)))
         url = parts._replace(auth=None).url

@@ -77,11 +77,12 @@ class Pipe(io.BufferedIOBase):
         self._grouped = bool(kw.get("start_new_session")) or kw.get("process_group") == 0
         kw["stdout" if self.readable() else "stdin"] = subprocess.PIPE
         try:
-            self.proc = subprocess.Popen(*args, **kw)  # noqa: S603  what to run is the caller's word
+            process: Any = subprocess.Popen(*args, **kw)  # noqa: S603  what to run is the caller's word
         except FileNotFoundError as exn:
             raise NotFoundError(f"cannot run {exn.filename!r}: not found on PATH; install it", url=self._place) from exn
         except (OSError, ValueError) as exn:
             raise OpenError(f"cannot run the command: {exn}", url=self._place) from exn
+        self.proc = process
         stream = self.proc.stdout if self.readable() else self.proc.stdin
         assert stream is not None
         self.stream = stream
