@@ -6,6 +6,7 @@ TORCH_INDEX ?=
 
 VENV := .venv
 PUBLISHED := .venv-published
+PLAIN := .venv-plain
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PUBLISHED_PIP := $(PUBLISHED)/bin/python -m pip --quiet --disable-pip-version-check
@@ -14,7 +15,7 @@ SOURCES := src tests bench examples scripts
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test test-without-torch check format bench clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=python3.12] [TORCH_INDEX=https://download.pytorch.org/whl/cpu]"
@@ -25,6 +26,9 @@ demo: $(VENV)/.demo ## train on real images, streamed from shards that it writes
 
 test: $(VENV)/.dev $(PUBLISHED)/.made ## run every test that needs no server
 	WDS_PUBLISHED_PYTHON=$(PUBLISHED_PYTHON) $(BIN)/python -m pytest -n auto $(PYTEST)
+
+test-without-torch: $(PLAIN)/.made $(PUBLISHED)/.made ## run the tests that need no torch, where there is none
+	WDS_PUBLISHED_PYTHON=$(PUBLISHED_PYTHON) $(PLAIN)/bin/python -m pytest -n auto $(PYTEST)
 
 check: $(VENV)/.dev ## lint, formatting, types
 	$(BIN)/ruff check $(SOURCES)
@@ -39,7 +43,7 @@ bench: $(VENV)/.dev $(PUBLISHED)/.torch ## measure against the published package
 	$(BIN)/python bench/run.py --published $(PUBLISHED_PYTHON) --write $(BENCH)
 
 clean: ## remove what these targets made, the environments too
-	rm -rf $(VENV) $(PUBLISHED) demo-data bench/data build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PUBLISHED) $(PLAIN) demo-data bench/data build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environments. A stamp file is newer than what it was made from, so a second run installs nothing.
@@ -58,6 +62,12 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) install --constraint constraints.txt --group dev
+	@touch $@
+
+$(PLAIN)/.made: pyproject.toml
+	$(PYTHON) -m venv $(PLAIN)
+	$(PLAIN)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(PLAIN)/bin/python -m pip install --quiet --disable-pip-version-check --editable . --group plain
 	@touch $@
 
 $(PUBLISHED)/.made: constraints.txt

@@ -157,8 +157,8 @@ def torch_loads(data: bytes) -> Any:
     """
     from .. import autodecode
 
-    torch = require("torch", "torch", "decoding .pth")
     refuse_if_secure("torch.loads is not allowed for security reasons when enforce_security is set.")
+    torch = require("torch", "torch", "decoding .pth")
     package = sys.modules[autodecode.__name__.rpartition(".")[0]]
     # Programs also assign webdataset.pytorch_weights_only; either can turn it off.
     weights_only = all((autodecode.pytorch_weights_only, vars(package).get("pytorch_weights_only", True)))

@@ -1,0 +1,23 @@
+"""Where torch is not installed, the test files that are about it are left out, and the run says which."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+HERE = Path(__file__).parent
+_IMPORTS_TORCH = re.compile(r"^(?:import|from) torch\b", re.MULTILINE)
+
+collect_ignore: list[str] = []
+if importlib.util.find_spec("torch") is None:
+    collect_ignore += [str(HERE / "programs")]  # all of them train, or look as if they did
+    collect_ignore += [
+        str(path) for path in sorted(HERE.glob("test_*.py")) if _IMPORTS_TORCH.search(path.read_text(encoding="utf-8"))
+    ]
+
+
+def pytest_report_header() -> list[str]:
+    """One line with the files that are left out."""
+    names = ", ".join(str(Path(path).relative_to(HERE)) for path in collect_ignore)
+    return [f"without torch, left out: {names}"] if names else []
