@@ -81,7 +81,8 @@ class ShardWriter:
             if not limit > 0:
                 raise ValueError(f"{what} must be more than 0, got {limit!r}")
         TarWriter(io.BytesIO(), **kw).abandon()  # wrong arguments are found now, not with the first sample
-        path = None if opener else _local_path(self._name(start_shard))
+        named_here = opener is None and type(self).next_stream is ShardWriter.next_stream  # or a subclass names shards
+        path = _local_path(self._name(start_shard)) if named_here else None
         if path is not None and not overwrite:
             refuse_existing(path)
         self._closed = False
