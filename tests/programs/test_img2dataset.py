@@ -1,4 +1,4 @@
-"""Programs that write: img2dataset, video2dataset, lhotse, energon's converters, writers that derive from ShardWriter."""
+"""Programs that write: img2dataset, video2dataset, converters for energon, classes derived from ShardWriter."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ def test_streams_of_a_video_and_bytes_without_encoding(tmp_path, load):
     with pytest.raises(ValueError, match="json"), wds.TarWriter(str(tmp_path / "b.tar"), encoder=False) as writer:
         writer.write({"__key__": "a", "json": {"not": "encoded"}})
     samples = load(wds.DataPipeline(wds.SimpleShardList([str(path)]), wds.split_by_worker, wds.tarfile_to_samples()))
-    assert [(b"video", b"sound", b"\x80any")] * 3 == [
-        tuple(s[k] for k in ("mp4", "audio.m4a", "data")) for s in samples
-    ]
+    for sample in samples:
+        assert (b"video", b"sound", b"\x80any") == (sample["mp4"], sample["audio.m4a"], sample["data"])
+    assert 3 == len(samples)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def table():
 
 
 def test_encoders_that_the_program_enters(tmp_path, table, load):
-    """add_handlers extends the default table for all writers; imageencoder and numpy_dumps are functions like others."""
+    """add_handlers extends the default table for all writers; imageencoder and numpy_dumps are plain functions."""
     add_handlers(
         default_handlers, "jpgs", lambda images: pickle.dumps([imageencoder(image, "jpg") for image in images])
     )
@@ -213,7 +213,7 @@ def test_writers_that_derive_from_shard_writer(tmp_path, load):
     for sample in samples(7):
         writer.queue.put(sample)
     writer.close()
-    assert (7, 3, [str(tmp_path / f"queued-{number}.tar") for number in range(3)]) == (writer.total, writer.shard, done)
+    assert [str(tmp_path / f"queued-{number}.tar") for number in range(3)] == done
     assert 7 == len(read_keys(done, load))
 
 
