@@ -117,7 +117,7 @@ def _shown_arguments(signature: inspect.Signature) -> str:
     return ", ".join(names) or "no arguments"
 
 
-# Functions with **kw have no type as Concatenate says, because a keyword might be called as their first parameter.
+# The second one is for functions with **kw: a keyword might be called as their first parameter, says mypy.
 @overload
 def pipelinefilter(f: Callable[Concatenate[Any, P], Iterator[Any]]) -> RestCurried[P]: ...
 @overload
@@ -127,14 +127,8 @@ def pipelinefilter(f: Callable[..., Iterator[Any]]) -> RestCurried[...]:
     return RestCurried(f)
 
 
-@overload
 def checkedfilter(
     f: Callable[Concatenate[Any, P], Iterator[Any]], stage: type[FilterFunction] = FilterFunction
-) -> RestCurried[P]: ...
-@overload
-def checkedfilter(  # type: ignore[overload-cannot-match]
-    f: Callable[..., Iterator[Any]], stage: type[FilterFunction] = FilterFunction
-) -> RestCurried[...]: ...
-def checkedfilter(f: Callable[..., Iterator[Any]], stage: type[FilterFunction] = FilterFunction) -> RestCurried[...]:
+) -> RestCurried[P]:
     """As `pipelinefilter`, for functions that check their arguments when they are called, before they read."""
     return RestCurried(f, stage, trial=True)

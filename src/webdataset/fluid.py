@@ -7,8 +7,9 @@ Every method that adds a stage returns a new pipeline; what the stage does is sa
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Iterable, Iterator
+from random import Random
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from . import filters
 from ._arguments import explained
@@ -16,7 +17,7 @@ from ._dataset_arguments import CLASSIC, FOLDER_MODES, check_arguments
 from ._empty import CheckEmpty, check_empty
 from ._optional import require as require_module
 from ._stage import FilterFunction
-from ._types import Handler
+from ._types import Alternatives, AnyStage, FieldDecoder, Handler, Shards
 from .cache import StreamingOpen
 from .errors import public_url
 from .handlers import reraise_exception
@@ -28,13 +29,46 @@ from .tariterators import group_by_keys, tar_file_expander
 from .workers import resolve_seed
 
 
+class ShuffleOptions(TypedDict, total=False):
+    """Keywords of `filters.shuffle`."""
+
+    initial: float
+    rng: Random | None
+    seed: int | str | None
+    handler: Handler | None
+    max_bytes: float | None
+
+
+class TupleOptions(TypedDict, total=False):
+    """Keywords of `filters.to_tuple`."""
+
+    handler: Handler
+    missing_is_error: bool
+    none_is_error: bool | None
+
+
+class HandlerOption(TypedDict, total=False):
+    """The keyword of `filters.select`."""
+
+    handler: Handler
+
+
+class ExtractOptions(TypedDict, total=False):
+    """Keywords of `filters.extract_keys`."""
+
+    duplicate_is_error: bool
+    ignore_missing: bool
+    handler: Handler
+
+
 class FluidInterface:
     """Methods that add one stage each; mixed into pipelines, which have `compose`."""
 
     if TYPE_CHECKING:  # the pipeline has it, whichever of the two bases a class names first
 
-        def compose(self, *args: Any) -> Self:
+        def compose(self, *args: AnyStage) -> Self:
             """A new pipeline with further stages."""
+            raise NotImplementedError
 
     def batched(
         self,
@@ -61,7 +95,7 @@ class FluidInterface:
         """Append the key of every sample to a file: `filters.log_keys`."""
         return self.compose(filters.log_keys(logfile))
 
-    def shuffle(self, size: int, **kw: Any) -> Self:
+    def shuffle(self, size: int, **kw: Unpack[ShuffleOptions]) -> Self:
         """Shuffle in a buffer of `size` samples (less than 1: not at all): `filters.shuffle`."""
         return self if size < 1 else self.compose(filters.shuffle(size, **kw))
 
@@ -71,9 +105,9 @@ class FluidInterface:
 
     def decode(
         self,
-        *args: Any,
-        pre: list[Callable[..., Any]] | None = None,
-        post: list[Callable[..., Any]] | None = None,
+        *args: str | FieldDecoder,
+        pre: list[FieldDecoder] | None = None,
+        post: list[FieldDecoder] | None = None,
         only: str | Iterable[str] | None = None,
         partial: bool = False,
         handler: Handler = reraise_exception,
@@ -85,11 +119,11 @@ class FluidInterface:
         """Apply a function to each named field: `filters.map_dict`."""
         return self.compose(filters.map_dict(handler=handler, **kw))
 
-    def select(self, predicate: Callable[[Any], bool], **kw: Any) -> Self:
+    def select(self, predicate: Callable[[Any], Any], **kw: Unpack[HandlerOption]) -> Self:
         """Keep the samples for which the predicate is true: `filters.select`."""
         return self.compose(filters.select(predicate, **kw))
 
-    def to_tuple(self, *args: Any, **kw: Any) -> Self:
+    def to_tuple(self, *args: Alternatives, **kw: Unpack[TupleOptions]) -> Self:
         """Fields, in order, as a tuple: `filters.to_tuple`."""
         return self.compose(filters.to_tuple(*args, **kw))
 
@@ -97,27 +131,27 @@ class FluidInterface:
         """Apply a function to each position of a tuple: `filters.map_tuple`."""
         return self.compose(filters.map_tuple(*args, handler=handler))
 
-    def slice(self, *args: Any) -> Self:
+    def slice(self, *args: int | None) -> Self:
         """A part of the stream, with the arguments of itertools.islice: `filters.slice`."""
         return self.compose(filters.slice(*args))
 
-    def rename(self, **kw: Any) -> Self:
+    def rename(self, *, handler: Handler = reraise_exception, keep: bool = True, **kw: Alternatives) -> Self:
         """Rename fields, `new="old;other"`: `filters.rename`."""
-        return self.compose(filters.rename(**kw))
+        return self.compose(filters.rename(handler=handler, keep=keep, **kw))
 
     def rsample(self, p: float = 0.5) -> Self:
         """Keep each sample with probability `p`: `filters.rsample`."""
         return self.compose(filters.rsample(p))
 
-    def rename_keys(self, *args: Any, **kw: Any) -> Self:
+    def rename_keys(self, *args: tuple[str, str], **kw: Any) -> Self:
         """Rename fields by patterns: `filters.rename_keys`."""
         return self.compose(filters.rename_keys(*args, **kw))
 
-    def extract_keys(self, *args: Any, **kw: Any) -> Self:
+    def extract_keys(self, *args: Alternatives, **kw: Unpack[ExtractOptions]) -> Self:
         """Fields found by patterns, as a tuple: `filters.extract_keys`."""
         return self.compose(filters.extract_keys(*args, **kw))
 
-    def xdecode(self, *args: Any, **kw: Any) -> Self:
+    def xdecode(self, *args: tuple[str, Any], **kw: Any) -> Self:
         """Decode fields with functions chosen by patterns: `filters.xdecode`."""
         return self.compose(filters.xdecode(*args, **kw))
 
@@ -191,7 +225,7 @@ class WebDataset(DataPipeline, FluidInterface):
     @explained("WebDataset", CLASSIC)
     def __init__(
         self,
-        urls: Any,
+        urls: Shards,
         handler: Handler = reraise_exception,
         mode: str | None = None,
         resampled: bool = False,
@@ -211,7 +245,7 @@ class WebDataset(DataPipeline, FluidInterface):
         *,
         ignore_zeros: bool = False,
         torn: str = "warn",
-        require: str | Iterable[str | Sequence[str]] | None = None,
+        require: str | Iterable[Alternatives] | None = None,
         on_missing: str = "error",
         keys: str | KeyRule = "first-dot",
         lcase: bool = True,

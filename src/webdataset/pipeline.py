@@ -25,6 +25,7 @@ from ._empty import CheckEmpty
 from ._epochs import EpochCounter
 from ._stage import FilterFunction, PipelineStage, RestCurried
 from ._torchdata import TorchIterable, register_with_torch
+from ._types import AnyStage
 from .places import add_reader, in_torch_worker
 from .policy import PassPolicies
 from .shardlists import SimpleShardList, split_by_node, split_by_worker
@@ -64,7 +65,7 @@ class DataPipeline(TorchIterable, PipelineStage):
         repetitions, nsamples: set by `with_epoch` and `repeat`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: AnyStage, **kwargs: Any) -> None:
         self.pipeline: list[Any] = []
         self.length = -1
         self.repetitions = 1
@@ -75,14 +76,14 @@ class DataPipeline(TorchIterable, PipelineStage):
         for stage in args:
             self.append(stage)
 
-    def append(self, f: Any) -> None:
+    def append(self, f: AnyStage) -> None:
         """Add a stage (or a list of stages) at the end of this pipeline."""
         if isinstance(f, list):
             self.pipeline.extend(f)
         elif f is not None:
             self.pipeline.append(f)
 
-    def compose(self, *args: Any) -> Self:
+    def compose(self, *args: AnyStage) -> Self:
         """A new pipeline with further stages; the stage objects are shared with this one."""
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)

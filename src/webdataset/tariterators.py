@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ._closing import close_source, close_stream, closing_source
-from ._stage import pipelinefilter
+from ._stage import RestCurried
 from ._types import Handler, Sample
 from .errors import DataError, EmptyDatasetError, public_url
 from .grouping import Grouper
@@ -376,7 +376,7 @@ def tarfile_samples(
 
 _UNREPLACED = (tar_file_expander, group_by_keys)  # programs put functions of their own into this module
 
-tarfile_to_samples = pipelinefilter(tarfile_samples)
+tarfile_to_samples = RestCurried(tarfile_samples)
 
 
 def _url_and_stream(source: Any) -> tuple[str, Any]:

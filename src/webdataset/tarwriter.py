@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from zlib import adler32
 
+from ._types import WritableStream
 from .encoders import EncoderSpec, make_encoder
 from .errors import EncodingError, printable
 from .samples import is_metadata_member
@@ -80,7 +81,7 @@ class TarWriter:
 
     def __init__(
         self,
-        fileobj: Any,
+        fileobj: str | os.PathLike[str] | WritableStream,
         user: str = "bigdata",
         group: str = "bigdata",
         mode: int = 0o0444,
@@ -110,14 +111,15 @@ class TarWriter:
         self._last_plan: Plan = []
         compression = compression_for(fileobj, compress)
         url = None
+        stream: Any = fileobj
         self.own_fileobj = None
         if isinstance(fileobj, (str, os.PathLike)):
             url = os.fspath(fileobj)
-            fileobj = self.own_fileobj = _open_target(url)
+            stream = self.own_fileobj = _open_target(url)
         elif not callable(getattr(fileobj, "write", None)):
             raise TypeError(f"fileobj must be a path, a url or have a method write, got {type(fileobj).__name__}")
-        self.stream = fileobj
-        self.tarstream = Sink(fileobj, compression, url or _name_of(fileobj))
+        self.stream = stream
+        self.tarstream = Sink(stream, compression, url or _name_of(stream))
         self._closed = False
 
     @staticmethod

@@ -116,7 +116,7 @@ def _rename(
     return apply_each(data, renamed, handler, "rename")
 
 
-rename = checkedfilter(_rename)
+rename = checkedfilter(_rename)  # type: ignore[arg-type]  # **kw, see pipelinefilter
 
 
 def _matcher(patterns: Iterable[str]) -> Callable[[str], Any]:
@@ -209,4 +209,4 @@ def _rename_keys(
     return apply_each(source, renamed, reraise_exception, "rename_keys")
 
 
-rename_keys = checkedfilter(_rename_keys)
+rename_keys = checkedfilter(_rename_keys)  # type: ignore[arg-type]  # **kw, see pipelinefilter

@@ -78,7 +78,7 @@ def _decode(data: Iterable[Any], *args: Any, handler: Handler = reraise_exceptio
     return apply_each(data, decoded, handler, "decode")
 
 
-decode = checkedfilter(_decode)
+decode = checkedfilter(_decode)  # type: ignore[arg-type]  # **kw, see pipelinefilter
 
 
 def _map_dict(data: Iterable[Any], handler: Handler = reraise_exception, **kw: Callable[[Any], Any]) -> Iterator[Any]:
@@ -107,7 +107,7 @@ def _map_dict(data: Iterable[Any], handler: Handler = reraise_exception, **kw: C
     return apply_each(data, mapped, handler, "map_dict")
 
 
-map_dict = checkedfilter(_map_dict)
+map_dict = checkedfilter(_map_dict)  # type: ignore[arg-type]  # **kw, see pipelinefilter
 
 
 def _map_tuple(
@@ -161,7 +161,7 @@ def _associate(data: Iterable[Any], associator: Any, **kw: Any) -> Iterator[Any]
     return apply_each(data, associated, reraise_exception, "associate")
 
 
-associate = checkedfilter(_associate)
+associate = checkedfilter(_associate)  # type: ignore[arg-type]  # **kw, see pipelinefilter
 
 
 def transform_with(sample: Sequence[Any], transformers: Sequence[Callable[[Any], Any] | None] | None) -> Any:

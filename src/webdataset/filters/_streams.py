@@ -93,4 +93,4 @@ def _xdecode(
     return apply_each(source, decoded, reraise_exception, "xdecode")
 
 
-xdecode = checkedfilter(_xdecode)
+xdecode = checkedfilter(_xdecode)  # type: ignore[arg-type]  # **kw, see pipelinefilter
