@@ -34,6 +34,7 @@ check: $(VENV)/.dev ## lint, formatting, types
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(VENV)/.dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix $(SOURCES)
