@@ -29,6 +29,7 @@ from . import (
     utils,
     writer,
 )
+from ._version import __version__ as __version__
 from .autodecode import (
     Continue,
     Decoder,
@@ -103,7 +104,6 @@ from .writer import ShardWriter, TarWriter, numpy_dumps, torch_dumps
 
 from .gopen import gopen, gopen_schemes  # isort: skip  # last: the function takes the place of the submodule
 
-__version__ = "0.2.200"  # clients pin >=0.2.5,<0.3: stay below 0.3
 
 __all__ = [
     "Cached",

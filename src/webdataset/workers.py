@@ -79,7 +79,7 @@ def resolve_seed(seed: Any) -> int:
         logger.warning('seed="random" drew %d; pass seed=%d to repeat this order', drawn, drawn)
         return drawn
     if isinstance(seed, float):
-        return abs(hash(seed))  # what random.Random makes of it; the same in every process
+        return int(seed)  # such as time.time()
     try:
         return operator.index(seed)
     except TypeError:

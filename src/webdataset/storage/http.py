@@ -176,7 +176,7 @@ def send(
     import urllib3
     from urllib3.util import parse_url
 
-    from .. import __version__
+    from .._version import __version__
 
     # identity: a compressed transfer would have another length, and other bytes than the object
     sent = urllib3.HTTPHeaderDict({"Accept-Encoding": "identity", "User-Agent": f"webdataset/{__version__}"})
