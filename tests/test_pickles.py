@@ -129,7 +129,7 @@ SAFE_VALUES = [
     collections.deque([1, 2], 3),
     collections.defaultdict(list, {1: [2]}),
     collections.Counter("aab"),
-    [decimal.Decimal("-1.50"), fractions.Fraction(-1, 3), fractions.Fraction(5), range(1, 9, 2)],
+    [decimal.Decimal("-1.50"), fractions.Fraction(-1, 3), fractions.Fraction(5)],
     [datetime.date(2020, 1, 1), datetime.time(1, 2), datetime.timedelta(1), datetime.timezone.utc],  # noqa: UP017
     datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC),
     [np.float32(1), np.int64(3), np.bool_(True), np.complex64(1j), np.str_("é"), np.datetime64("2020-01-01T00:00")],

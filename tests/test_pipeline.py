@@ -240,6 +240,21 @@ def test_a_folder_that_others_fill_is_taken_from(urls, tmp_path):
     assert 1 >= len(list(tmp_path.glob("*.tar*")))
 
 
+def test_a_folder_is_emptied_only_by_reading(urls, tmp_path, monkeypatch):
+    """mode="unlink" loses no shard where there are several readers: a shard goes to whoever takes it."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    dataset = wds.WebDataset(f"{tmp_path}/", mode="unlink", shardshuffle=100)
+    assert 30 == len({sample["__key__"] for sample in islice(dataset, 30)})
+
+
+def test_specs_that_draw_are_not_drawn_from(urls, tmp_path):
+    """resampled=True with a spec that chooses shards in each epoch is refused: it would freeze one choice."""
+    spec = {"prefix": f"{tmp_path}/", "datasets": [{"name": "a", "shards": "shard-{0000..0009}.tar", "choose": 2}]}
+    with pytest.raises(ValueError, match="this spec says itself what to draw"):
+        wds.WebDataset(spec, resampled=True)
+
+
 def test_a_missing_shard_goes_to_the_handler(urls, tmp_path):
     """A shard that is not there is a FileNotFoundError with its path; with a handler the others are read."""
     missing = str(tmp_path / "missing.tar")

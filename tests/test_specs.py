@@ -266,17 +266,39 @@ def test_resampling_goes_on_and_leaves_the_names_as_they_were(tmp_path):
 
 
 def test_shards_of_dead_processes_come_back(tmp_path):
-    """A shard whose process is gone is treated as one that was read; that of a living one is left alone."""
+    """A shard whose process is gone goes back and is read again; that of a living one is left alone."""
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     (tmp_path / "a.tar").touch()
     (tmp_path / f"b.tar._{gone.pid}_").touch()
     (tmp_path / f"c.tar._{os.getppid()}_").touch()
     shards = DirectoryShardList(tmp_path, poll=None, mode="keep")
-    assert len(list(shards)) == 1
+    assert len(list(shards)) == 2
     assert sorted(os.listdir(tmp_path)) == ["a.tar._done_", "b.tar._done_", f"c.tar._{os.getppid()}_"]
     assert check_pid_is_running(os.getpid())
     assert not check_pid_is_running(gone.pid)
+
+
+def test_only_shards_of_dead_processes_are_touched(tmp_path):
+    """Other files with such names, which the pattern does not have, stay as they are."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / f"thesis.txt._{gone.pid}_").touch()
+    (tmp_path / "a.tar").touch()
+    assert len(list(DirectoryShardList(tmp_path, poll=None, mode="unlink"))) == 1
+    assert os.listdir(tmp_path) == [f"thesis.txt._{gone.pid}_"]
+
+
+def test_variables_in_files_stay_out_of_urls(tmp_path, monkeypatch):
+    """A spec file cannot send what is in the environment to a server; a dict in the program may."""
+    monkeypatch.setenv("SECRET", "hunter2")
+    spec = {"datasets": [{"name": "a", "buckets": "http://127.0.0.1:9", "shards": "$SECRET.tar"}]}
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(spec))
+    with pytest.raises(SecurityError, match="parts of local paths only") as caught:
+        MultiShardSample(str(path))
+    assert "hunter2" not in str(caught.value)
+    assert MultiShardSample(spec).sources[0].urls == ["http://127.0.0.1:9/hunter2.tar"]
 
 
 def test_names_of_taken_shards():

@@ -2,7 +2,8 @@
 
 DataLoader workers are copies, made anew for each epoch unless they are persistent: a count in the
 object would begin again and again. So the count lies in memory that parent and workers share, fork
-or spawn. Workers of one pass must agree without waiting for each other: torch gives all of them
+or spawn: in a row of an array, of which there is one for many data sets, because each costs an open
+file. Workers of one pass must agree without waiting for each other: torch gives all of them
 the same base seed, and that with the number of the pass in this process is its tag. A table holds
 (number of the pass, tag), a slot found by the tag. A worker that finds the tag of its pass takes
 that number; if none of its siblings was there before it, the pass is the one after the last. There
@@ -15,12 +16,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 from .order.seeds import mix_seed
 
 _SLOTS = 512
 _FIRST, _GENERATION, _LAST, _TABLE = range(4)  # in the shared array; the table of empty passes follows
+_SIZE = _TABLE + 2 * _SLOTS
+_ROWS = 64
 _TAG_BITS = 40
 _TAG_MASK = (1 << _TAG_BITS) - 1
 
@@ -39,9 +42,7 @@ class EpochCounter:
         if self._shared is not None or _worker_info() is not None:
             return
         try:
-            from multiprocessing.sharedctypes import RawArray
-
-            self._shared = RawArray("q", _TABLE + 2 * _SLOTS)
+            self._shared = _SharedRow.take()
         except (ImportError, OSError):  # no shared memory here (a sandbox without /dev/shm and temporary folder)
             return
         self._shared[_FIRST] = self._first
@@ -52,7 +53,7 @@ class EpochCounter:
         self._first, self._passes = epoch, 0
         if self._shared is not None:
             self._shared[_GENERATION] += 1
-            self._shared[_LAST:] = [0] * (1 + 2 * _SLOTS)
+            self._shared.clear(_LAST)
             self._shared[_FIRST] = epoch
 
     def peek(self) -> int:
@@ -83,7 +84,7 @@ class EpochCounter:
             return False
         begin = _TABLE + _SLOTS
         self._shared[begin + info.id] = self._running
-        return all(tag == self._running for tag in self._shared[begin : begin + info.num_workers])
+        return all(self._shared[begin + worker] == self._running for worker in range(info.num_workers))
 
     def _tag(self, passes: int) -> int:
         """What all workers of this pass, and no other pass, have in common; never 0."""
@@ -95,11 +96,59 @@ class EpochCounter:
         return mix_seed(whose, passes + 1, int(self._shared[_GENERATION]) + 1) & _TAG_MASK or 1
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__)
         context = sys.modules.get("multiprocessing.context")
         if context is None or context.get_spawning_popen() is None:  # a copy, not a worker that is being started
-            state.update(_first=self.peek(), _passes=0, _shared=None)
-        return state
+            return {**self.__dict__, "_first": self.peek(), "_passes": 0, "_shared": None}
+        return dict(self.__dict__)
+
+
+class _SharedRow:
+    """A row of 64-bit integers in an array of multiprocessing, given back when this object goes."""
+
+    free: ClassVar[list[tuple[Any, int]]] = []
+    process: ClassVar[int] = 0
+
+    def __init__(self, array: Any, begin: int) -> None:
+        self.array = array
+        self.begin = begin
+        self.owner = os.getpid()
+
+    @classmethod
+    def take(cls) -> _SharedRow:
+        """A row of zeros that nobody uses."""
+        if cls.process != os.getpid():
+            cls.process, cls.free = os.getpid(), []  # the rows that a fork inherits belong to its parent
+        if not cls.free:
+            from multiprocessing.sharedctypes import RawArray
+
+            array = RawArray("q", _ROWS * _SIZE)
+            cls.free += [(array, row * _SIZE) for row in range(_ROWS)]
+        row = cls(*cls.free.pop())
+        row.clear()
+        return row
+
+    def clear(self, begin: int = 0) -> None:
+        """Zeros from this place on."""
+        self.array[self.begin + begin : self.begin + _SIZE] = [0] * (_SIZE - begin)
+
+    def __getitem__(self, place: int) -> int:
+        return int(self.array[self.begin + place])
+
+    def __setitem__(self, place: int, value: int) -> None:
+        self.array[self.begin + place] = value
+
+    def __del__(self) -> None:
+        if self.owner == os.getpid():
+            type(self).free.append((self.array, self.begin))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_attached_row, (self.array, self.begin))
+
+
+def _attached_row(array: Any, begin: int) -> _SharedRow:
+    row = _SharedRow(array, begin)
+    row.owner = 0  # it belongs to the process that spawned this one
+    return row
 
 
 def _worker_info() -> Any:

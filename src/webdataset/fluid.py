@@ -192,7 +192,7 @@ class WebDataset(DataPipeline, FluidInterface):
             or a JSON or YAML file) as `shardspec` reads it. Archives may be compressed; local, http(s), `pipe:`, `-`.
         handler: error policy for opening, reading and grouping; one of `webdataset.handlers`, or an ErrorPolicy.
         mode: "resampled" is the same as resampled=True; "resample", "unlink" or "keep" take shards from a folder that
-            others fill, as `DirectoryShardList` does.
+            others fill, as `DirectoryShardList` does; splitting and shuffling of shards do not apply then.
         resampled: draw shards with replacement, without end. There are no epochs then: among as many draws as there
             are shards, a third of them does not come at all, and others come several times. For epochs in which
             every sample comes once, leave it off.
@@ -256,9 +256,10 @@ class WebDataset(DataPipeline, FluidInterface):
             raise NotImplementedError("WebDataset: cache_dir and cache_size: this version streams without a cache")
         self.seed = resolve_seed(seed)
         self.append(_shard_list(urls, mode, resampled or mode == "resampled", self.seed))
-        self.append(nodesplitter)
-        self.append(workersplitter)
-        if shardshuffle is not None:
+        if mode not in FOLDER_MODES:  # a folder that others fill gives each shard to one process only, in its own order
+            self.append(nodesplitter)
+            self.append(workersplitter)
+        if shardshuffle is not None and mode not in FOLDER_MODES:
             size = 100 if shardshuffle is True else shardshuffle
             self.append((filters.detshuffle if detshuffle else filters.shuffle)(size, seed=self.seed))
         self.append(StreamingOpen(verbose=verbose, handler=handler))
@@ -294,7 +295,15 @@ def _shard_list(urls: Any, mode: str | None, resampled: bool, seed: int) -> Any:
         shards = shardspec(urls)
         if not resampled:
             return shards
-        urls = shards.urls if isinstance(shards, SimpleShardList) else shards.get_shards_for_epoch()
+        if isinstance(shards, SimpleShardList):
+            urls = shards.urls
+        elif all(source.perepoch < 0 for source in shards.sources):
+            urls = [url for source in shards.sources for url in source.urls]
+        else:
+            raise ValueError(
+                f"{_describe(urls)}: resampled=True draws from a plain list of shards; this spec says itself what to "
+                "draw in each epoch (resample: n, choose: n)"
+            )
     elif mode in FOLDER_MODES:
         return DirectoryShardList(path, mode=mode)
     elif path and not has_scheme(path) and os.path.isdir(path):

@@ -257,8 +257,8 @@ class _SeenKeys:
     def _tell(self, key: str, first: int | None, offset: int | None) -> None:
         message = (
             f"a sample is torn apart: key {printable(key)!r} comes back at byte {offset} (it was at byte {first}) with "
-            "a part of the fields. Members of one sample must be neighbours: extract the shard and pack it in the "
-            "order of names (tar --sort=name -cf fixed.tar *)"
+            "a part of the fields. Members of one sample must be neighbours: extract the shard and pack its files in "
+            "the order of their names (find . -type f -printf '%P\\n' | LC_ALL=C sort | tar -cf ../fixed.tar -T -)"
         )
         if self.torn == "error":
             raise TornSampleError(message, url=self.url, key=key, offset=offset, stage="group")

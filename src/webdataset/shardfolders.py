@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from ._torchdata import TorchIterable
@@ -62,8 +63,8 @@ class DirectoryShardList(TorchIterable):
 
     A shard is renamed to `<file>._<pid>_` while it is read. When the next one is asked for it goes
     back to its name (mode "resample"), is deleted ("unlink") or becomes `<file>._done_` ("keep"); None
-    leaves it. Shards of processes that are gone are treated in the same way. A shard that is left
-    in the middle goes back to its name in any mode.
+    leaves it. A shard that is left in the middle, also by a process that is gone, goes back to its
+    name in any mode.
 
     Raises:
         NotFoundError: there is no such folder.
@@ -145,9 +146,9 @@ class DirectoryShardList(TorchIterable):
             self.recycle(active)
             self.cleanup_files_without_processes()
 
-    def _files(self) -> list[str]:
+    def _files(self, ending: str = "") -> list[str]:
         folder = glob.escape(self.path)
-        return sorted({path for piece in braceexpand(self.pattern) for path in glob.glob(folder + piece)})
+        return sorted({path for piece in braceexpand(self.pattern) for path in glob.glob(folder + piece + ending)})
 
     def recycle(self, activename: str) -> None:
         """Do with a shard that was read what the mode says; nothing when it is gone already."""
@@ -163,11 +164,12 @@ class DirectoryShardList(TorchIterable):
             return
 
     def cleanup_files_without_processes(self) -> None:
-        """Recycle the shards of processes that are no more."""
-        for path in sorted(glob.glob(glob.escape(self.path) + "*._*_")):
+        """Give the shards of processes that are no more back: nobody knows how far they were read."""
+        for path in self._files("._*_"):
             pid = get_pid_from_filename(path)
             if pid is not None and not check_pid_is_running(pid):
-                self.recycle(path)
+                with suppress(FileNotFoundError):  # another process was faster
+                    os.rename(path, without_last_extension(path))
 
 
 def _changed(path: str) -> float:

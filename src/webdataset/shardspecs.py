@@ -93,7 +93,7 @@ class MultiShardSample(TorchIterable):
         self.sources = []
         for i, source in enumerate(datasets):
             place = f"{where}: datasets[{i}]"
-            self.sources.append(_parse_source(source, prefix, spec.get("buckets", ""), place))
+            self.sources.append(_parse_source(source, prefix, spec.get("buckets", ""), place, trusted))
             if not trusted:
                 refuse_pipes(self.sources[-1].urls, place, self.allow_pipe)
             logger.info("%s: %d shards, %d an epoch", self.sources[-1].name, *_counts(self.sources[-1]))
@@ -182,7 +182,7 @@ def expand(s: str) -> str:
     return os.path.expanduser(os.path.expandvars(s))
 
 
-def _parse_source(source: Any, prefix: str, buckets: Any, where: str) -> MSSource:
+def _parse_source(source: Any, prefix: str, buckets: Any, where: str, trusted: bool) -> MSSource:
     _check_keys(source, SOURCE_KEYS, where)
     bucket = source.get("buckets", buckets)
     if isinstance(bucket, list):
@@ -195,6 +195,9 @@ def _parse_source(source: Any, prefix: str, buckets: Any, where: str) -> MSSourc
     names = [name for p in patterns for name in braceexpand(expand(_text(p, f"{where}: shards")))]
     found = MSSource(name=str(source.get("name", "")))
     found.urls = [url for name in names for url in expand_stars(prefix + posixpath.join(bucket, name))]
+    if not trusted and any("$" in pattern for pattern in patterns) and any(map(has_scheme, found.urls)):
+        # A file could have the environment's secrets sent to a server of its choice.
+        raise SecurityError(f"{where}: shards: variables in a file stand for parts of local paths only, not of urls")
     if not found.urls:
         raise EmptyDatasetError(f"{where}: shards names none")
     wanted = {key: source[key] for key in ("resample", "choose") if source.get(key) is not None}

@@ -94,9 +94,8 @@ def _counter(counts: Any = ()) -> collections.Counter[Any]:
 
 
 SAFE: dict[str, Any] = {
-    **{f"builtins.{kind.__name__}": kind for kind in (bool, int, float, complex, str, slice, range)},
+    **{f"builtins.{kind.__name__}": kind for kind in (bool, int, float, complex, str, slice)},
     **{f"builtins.{kind.__name__}": kind for kind in (list, tuple, dict, set, frozenset)},
-    "builtins.xrange": range,  # its name in protocols up to 2
     "builtins.bytes": Locked(_bytes),
     "builtins.bytearray": Locked(_bytearray),
     "builtins.Ellipsis": Ellipsis,
