@@ -304,3 +304,15 @@ def test_the_log_is_the_library_s(caplog):
     list(pipeline([1], wds.map(fails(ValueError()), handler=wds.ErrorPolicy(1.0))))
     (record,) = caplog.records
     assert ("webdataset.policy", logging.WARNING) == (record.name, record.levelno)
+
+
+def test_items_dropped_on_purpose_count_as_seen():
+    """Where a stage drops most items, the share of errors is still that of all items."""
+
+    def wanted(number):
+        if number % 100 == 1:
+            raise ValueError("bad row")
+        return number % 100 == 2
+
+    policy = wds.ErrorPolicy(max_fraction=0.02)
+    assert 100 == len(list(wds.DataPipeline(lambda: iter(range(10_000)), wds.select(wanted, handler=policy))))

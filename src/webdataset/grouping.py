@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ._types import Handler, Sample
-from .errors import DuplicateFieldError, SampleError, TornSampleError, printable, public_url
+from .errors import DuplicateFieldError, TornSampleError, printable, public_url
 from .places import add_place
 from .runs import FieldNames, build_samples, split_names
 from .samples import METADATA, KeyRule, base_plus_ext, decode_name, is_metadata_member, valid_sample
@@ -64,6 +64,7 @@ class Grouper:
         self._key: str | None = None
         self._sample: Sample = {}
         self._rejected = False
+        self._spoiled: str | None = None
         self._offset: int | None = None
         self._fields = FieldNames(lcase)
         self._in_runs = torn != "error" and keys is base_plus_ext and suffixes is None
@@ -101,8 +102,9 @@ class Grouper:
         try:
             key, field = self._keys(name)
         except Exception as exn:
-            add_place(exn, stage="keys", member=name)
-            raise
+            add_place(exn, stage="keys", member=name, url=self.url)
+            self._ask(exn)
+            return None
         if key is None or field is None:
             return None
         done = None
@@ -110,6 +112,7 @@ class Grouper:
             done = self.flush()
             self._key, self._offset = key, offset
             self._sample = {"__key__": key, "__url__": self.url}
+            self._rejected = key == self._spoiled
         sample = self._sample
         if self._lcase:
             field = field.lower()
@@ -138,6 +141,15 @@ class Grouper:
             self._ask(error)
             return None
         return sample
+
+    def spoil(self, names: list[str]) -> None:
+        """These members could not be had: the samples that they belong to are given up. Empties the list."""
+        for name in names:
+            key = self._keys(name)[0]
+            self._spoiled = key
+            if key == self._key:
+                self._rejected = True
+        names.clear()
 
     def flush_before(self, damaged: str | None) -> Sample | None:
         """As `flush`, when the archive is damaged in this member (None: between members).
@@ -204,7 +216,7 @@ class Grouper:
         )
         self._ask(error)
 
-    def _ask(self, error: SampleError) -> None:
+    def _ask(self, error: Exception) -> None:
         """Whether the handler goes on without this sample."""
         try:
             self.stopped = not self.handler(error)

@@ -29,7 +29,7 @@ from ._types import AnyStage
 from .places import add_reader, in_torch_worker
 from .policy import PassPolicies
 from .shardlists import SimpleShardList, split_by_node, split_by_worker
-from .tariterators import expand_and_group, group_by_keys, tar_file_expander
+from .tariterators import expand_and_group, group_by_keys, tar_file_expander, tarfile_samples, url_opener
 from .workers import ReaderInfo, reader_info
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,10 @@ class _Length:
                 f"this {type(dataset).__name__} is a stream of unknown length; with_length(n) sets one"
             )
         return lambda: size
+
+
+READING = (url_opener, tar_file_expander, group_by_keys, expand_and_group, tarfile_samples)
+"""Stages that make many items of one."""
 
 
 class DataPipeline(TorchIterable, PipelineStage):
@@ -124,8 +128,12 @@ class DataPipeline(TorchIterable, PipelineStage):
         data: Any = None
         for i, stage in enumerate(fuse_stages(self.pipeline)):
             stage, handlers = passes.bind(stage)
+            counts_input = i > 0 and isinstance(stage, FilterFunction) and stage.f not in READING
+            for handler in handlers if counts_input else ():
+                handler.counts_input = True
+                data = handler.counted(data)
             data = self.invoke(stage, data) if i else self.invoke(stage)
-            for handler in handlers:
+            for handler in () if counts_input else handlers:
                 data = handler.counted(data)
         if info.readers == 1 and not passes and not in_torch_worker():
             return iter(data)

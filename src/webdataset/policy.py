@@ -206,20 +206,25 @@ class StageHandler:
     """The handler that one stage of a pass calls.
 
     Attributes:
-        done: items that came out of the stage.
+        done: items that the stage dealt with and did not skip: those that went in where a stage may drop
+            some on purpose, those that came out where it makes many of one, as reading does.
         skipped: items that it skipped.
+        counts_input: whether `counted` goes around what the stage reads, not what it gives.
     """
 
     def __init__(self, in_pass: PolicyPass) -> None:
         self._pass = in_pass
         self.done = 0
         self.skipped = 0
+        self.counts_input = False
         self._done_before = -1
         self._run = 0
 
     def __call__(self, exn: Exception) -> bool:
         if not self._pass.policy.may_skip(exn):
             raise exn
+        if self.counts_input:
+            self.done -= 1
         self._run = self._run + 1 if self.done == self._done_before else 1
         self._done_before = self.done
         self.skipped += 1

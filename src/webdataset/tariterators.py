@@ -11,8 +11,6 @@ stops early. A sample in which a fault was seen is never delivered, whatever the
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -20,12 +18,19 @@ from typing import Any
 from ._closing import close_source, close_stream, closing_source
 from ._stage import RestCurried
 from ._types import Handler, Sample
+from .archivemembers import (
+    META_PREFIX,
+    META_SUFFIX,
+    Archive,
+    archive_members,
+    finish_archive,
+    tar_file_iterator,
+)
 from .errors import DataError, EmptyDatasetError, public_url
 from .grouping import Grouper
 from .handlers import reraise_exception
 from .places import add_place
 from .samples import KeyRule, base_plus_ext, decode_name, is_metadata_member, valid_sample
-from .tar.header import BLOCK
 from .tar.reader import ArchiveReader
 from .tar.scan import Run
 
@@ -43,8 +48,8 @@ __all__ = [
     "valid_sample",
 ]
 
-meta_prefix = "__"
-meta_suffix = "__"
+meta_prefix = META_PREFIX
+meta_suffix = META_SUFFIX
 
 HOPELESS = 1000
 """So many shards without a sample, all of them seen before, end a stream that draws without end."""
@@ -67,127 +72,6 @@ def url_opener(data: Iterable[dict[str, Any]], handler: Handler = reraise_except
             yield source
 
 
-class _Archive:
-    """What the grouping stage must know of the archive that its members come from."""
-
-    def __init__(self) -> None:
-        self.complete = False
-        self.damaged = False
-        self.damaged_member: str | None = None
-
-
-class ArchiveMember(dict[str, Any]):
-    """`{"fname", "data", "__url__"}` of one member, which also knows its place and how its archive fared."""
-
-    __slots__ = ("archive", "offset")
-    archive: _Archive
-    offset: int
-
-    @classmethod
-    def of(cls, name: str, data: bytes, offset: int, archive: _Archive) -> ArchiveMember:
-        member = cls(fname=name, data=data)
-        member.archive, member.offset = archive, offset
-        return member
-
-
-def tar_file_iterator(
-    fileobj: Any,
-    skip_meta: str | None = r"__[^/]*__($|/)",
-    handler: Handler = reraise_exception,
-    select_files: Callable[[str], bool] | None = None,
-    rename_files: Callable[[str], str] | None = None,
-    *,
-    ignore_zeros: bool = False,
-) -> Iterator[ArchiveMember]:
-    """The ordinary files of one archive, as `{"fname": name, "data": bytes}`, in their order.
-
-    Args:
-        fileobj: anything with `read(n)`, plain or compressed (found by content). It stays open.
-        skip_meta: members whose name this matches from its start are left out.
-        handler: asked when the archive is damaged; true or false, nothing more comes of it.
-        select_files: called with the (renamed) name; false leaves the member out, unread.
-        rename_files: called with the name in the archive.
-        ignore_zeros: read on behind the end mark (archives that were simply concatenated).
-    """
-    try:
-        yield from _members(fileobj, skip_meta, select_files, rename_files, ignore_zeros, _Archive(), None)
-    except DataError as exn:
-        handler(exn)
-
-
-def _members(
-    fileobj: Any,
-    skip_meta: str | None,
-    select_files: Callable[[str], bool] | None,
-    rename_files: Callable[[str], str] | None,
-    ignore_zeros: bool,
-    archive: _Archive,
-    url: str | None,
-) -> Iterator[ArchiveMember]:
-    skipped = re.compile(skip_meta).match if skip_meta is not None else None
-
-    def name_of(raw: bytes) -> str | None:
-        name = decode_name(raw)
-        if "/" not in name and name.startswith(meta_prefix) and name.endswith(meta_suffix):
-            return None
-        if skipped is not None and skipped(name):
-            return None
-        try:
-            if rename_files is not None:
-                name = rename_files(name)
-            return name if select_files is None or select_files(name) else None
-        except Exception as exn:
-            add_place(exn, stage="rename_files or select_files", member=name)
-            raise
-
-    name: str | None = None
-
-    def wanted(raw: bytes) -> bool:
-        nonlocal name  # select_files and rename_files are called once a member
-        name = name_of(raw)
-        return name is not None
-
-    reader = ArchiveReader(fileobj, wanted, ignore_zeros=ignore_zeros)
-    try:
-        for item in reader:
-            if not isinstance(item, Run):
-                _, content, offset = item
-                if content is not None and name is not None:
-                    yield ArchiveMember.of(name, content, offset, archive)
-                continue
-            for raw, place, offset in _of_run(item, reader.window_start):
-                name = name_of(raw)
-                if name is not None:
-                    yield ArchiveMember.of(name, bytes(item.window[place]), offset, archive)
-        archive.complete = True
-        _finish(reader, url)
-    except Exception:
-        archive.damaged = not archive.complete
-        archive.damaged_member = name if reader.member_begun is not None else None
-        raise
-    finally:
-        reader.close()
-
-
-def _of_run(run: Run, start: int) -> Iterator[tuple[bytes, slice, int]]:
-    """Name, place of the data in the window, and offset of each member of a run."""
-    for at, begin, size in zip(run.headers.tolist(), run.begins.tolist(), run.sizes.tolist(), strict=True):
-        name = bytes(run.window[at : at + 100]).partition(b"\0")[0]
-        yield name, slice(at + BLOCK, at + BLOCK + size), start + begin
-
-
-def _finish(reader: ArchiveReader, url: str | None) -> None:
-    """Warn of an archive that does not end as it should."""
-    place = "archive" if url is None else public_url(url)
-    if reader.ended_without_mark:
-        warnings.warn(f"{place}: no end mark; if the archive was cut, its last sample may be incomplete", stacklevel=2)
-    reader.finish()
-    if reader.followed == "members":
-        warnings.warn(
-            f"{place}: members follow the end mark and are not read; ignore_zeros=True reads on", stacklevel=2
-        )
-
-
 def tar_file_expander(
     data: Iterable[dict[str, Any]],
     handler: Handler = reraise_exception,
@@ -206,15 +90,18 @@ def tar_file_expander(
         for source in data:
             url, stream = _url_and_stream(source)
             local_path = source.get("local_path")
+            archive = Archive(handler)
             try:
-                for member in _members(
-                    stream, r"__[^/]*__($|/)", select_files, rename_files, ignore_zeros, _Archive(), url
+                for member in archive_members(
+                    stream, r"__[^/]*__($|/)", select_files, rename_files, ignore_zeros, archive, url
                 ):
                     member["__url__"] = url
                     if local_path is not None:
                         member["__local_path__"] = local_path
                     yield member
             except Exception as exn:
+                if exn is archive.failure:
+                    raise
                 if not handler(locate_shard(exn, url, "read")):
                     return
             finally:
@@ -244,7 +131,7 @@ def group_by_keys(
     kept = None if suffixes is None else frozenset(suffixes)
     grouper: Grouper | None = None
     shard: Any = None
-    archive: _Archive | None = None
+    archive: Archive | None = None
     try:
         for member in data:
             here = getattr(member, "archive", None)
@@ -265,6 +152,8 @@ def group_by_keys(
                     lcase=lcase,
                     suffixes=kept,
                 )
+            if here is not None and here.spoiled:
+                grouper.spoil(here.spoiled)
             done = grouper.add(member["fname"], member["data"], getattr(member, "offset", None))
             if done is not None:
                 yield done
@@ -282,10 +171,12 @@ def group_by_keys(
         yield done
 
 
-def _last_sample(grouper: Grouper | None, archive: _Archive | None) -> Sample | None:
+def _last_sample(grouper: Grouper | None, archive: Archive | None) -> Sample | None:
     """The last sample of a shard, if it is whole."""
     if grouper is None:
         return None
+    if archive is not None and archive.spoiled:
+        grouper.spoil(archive.spoiled)
     if archive is not None and archive.damaged:
         return grouper.flush_before(archive.damaged_member)
     return grouper.flush()
@@ -330,7 +221,7 @@ def expand_and_group(
                 done = grouper.flush()
                 if done is not None:
                     yield done
-                _finish(reader, url)
+                finish_archive(reader, url)
             except Exception as exn:
                 if exn is grouper.failure:
                     raise

@@ -50,22 +50,28 @@ class AtomicFile:
     def commit(self) -> None:
         """Close the file and give it its name."""
         try:
-            self._file.close()
             if not self.overwrite:
                 refuse_existing(self.path)
-            os.replace(self.name, self.path)
+            if os.name == "nt":  # there, a file that is open cannot be renamed, nor can another writer have it
+                self._file.close()
+            os.replace(self.name, self.path)  # elsewhere, while the lock still keeps other writers away
         except OpenError:
             raise
         except OSError as exn:
             raise cannot_write(exn, self.path) from exn
+        finally:
+            self._file.close()
 
     def discard(self) -> None:
         """Close the file and remove it."""
-        self._file.close()
+        if os.name == "nt":
+            self._file.close()
         try:
             os.unlink(self.name)
         except FileNotFoundError:
             pass
+        finally:
+            self._file.close()
 
 
 def _emptied(file: io.FileIO) -> io.FileIO:

@@ -145,11 +145,11 @@ class ArchiveReader:
         """The plain members ahead, with the source moved behind them; None when there are none, or it is too early."""
         dense = source.offset < DENSE * self._count
         if not dense and source.has_bulk and WORTH_SCANNING <= source.offset < LARGE_MEMBER * self._count:
-            self._run_start = source.offset
-            buffer, length = source.read_bulk()
-            run = scan(buffer, 0, dense, length)
+            buffer, begin, end = source.read_bulk()
+            self._run_start = source.offset - begin
+            run = scan(buffer, begin, dense, end)
             if run is not None:
-                source.jump(run.end)
+                source.jump(run.end - begin)
         elif source.available >= WORTH_SCANNING:
             self._run_start = source.start
             run = scan(source.window, source.pos, dense)

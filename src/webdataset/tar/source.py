@@ -53,6 +53,7 @@ class Source:
         self.compression: str | None = None
         self._decompressed: Any = None
         self._bulk: bytearray | None = None
+        self._bulk_start = self._bulk_end = 0
         self._set_stream(stream)
         self._size = 0  # of a local file, as far as it has been asked for
         self._origin = self._file.tell() if self._file is not None else 0
@@ -127,12 +128,14 @@ class Source:
         """Whether `read_bulk` works: for local files."""
         return self._file is not None
 
-    def read_bulk(self) -> tuple[bytearray, int]:
-        """BULK_READ bytes from `offset` on in a buffer that is used again, and how many they are.
+    def read_bulk(self) -> tuple[bytearray, int, int]:
+        """A buffer that is used again, with a good part of BULK_READ bytes from `offset` on: where they begin, and end.
 
         They are not used up: the window stays, and `jump` goes on behind what was taken from the buffer.
         """
         assert self._file is not None
+        if self._bulk is not None and self._bulk_start <= self.offset <= self._bulk_end - BULK_READ // 4:
+            return self._bulk, self.offset - self._bulk_start, self._bulk_end - self._bulk_start
         if self._bulk is None:
             self._bulk = _spare_buffers.pop() if _spare_buffers else bytearray(BULK_READ)
         got = 0
@@ -143,7 +146,8 @@ class Source:
                     got += count
             except OSError as exn:
                 raise StreamError(f"reading failed: {type(exn).__name__}: {exn}") from exn
-        return self._bulk, got
+        self._bulk_start, self._bulk_end = self.offset, self.offset + got
+        return self._bulk, 0, got
 
     def jump(self, size: int) -> None:
         """Go on `size` bytes behind `offset`, in a local file, with an empty window."""
