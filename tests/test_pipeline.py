@@ -373,3 +373,21 @@ def test_cached_samples_come_from_the_first_pass(urls):
     for url in urls:
         os.unlink(url)
     assert first == list(dataset)
+
+
+def test_a_damaged_shard_of_a_folder_is_not_deleted(urls, tmp_path):
+    """With mode="unlink" a shard that could not be read whole is kept under another name, whatever the handler says."""
+    damaged = Path(urls[3])
+    damaged.write_bytes(damaged.read_bytes()[:2000])
+    shards = wds.shardlists.DirectoryShardList(tmp_path, poll=None, mode="unlink")
+    samples = list(wds.DataPipeline(shards, wds.tarfile_to_samples(handler=wds.ignore_and_continue)))
+    assert 27 <= len(samples) < 30
+    assert [f"{damaged.name}._bad_"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_one_policy_counts_each_data_set_for_itself(urls, tmp_path):
+    """A policy shared by two data sets that run by turns takes no error of one for the other's."""
+    policy = wds.ErrorPolicy(max_fraction=0.5, after=5)
+    good = iter(wds.WebDataset(urls, handler=policy))
+    bad = iter(wds.WebDataset([*urls[:2], str(tmp_path / "gone.tar"), *urls[2:]], handler=policy))
+    assert 60 == sum(1 for pair in zip(good, bad, strict=True) for _ in pair)

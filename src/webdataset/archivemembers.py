@@ -30,6 +30,7 @@ class Archive:
     def __init__(self, handler: Handler = reraise_exception) -> None:
         self.handler = handler
         self.failure: Exception | None = None  # what the handler raised
+        self.stopped = False  # the handler wants no more
         self.complete = False
         self.damaged = False
         self.damaged_member: str | None = None
@@ -111,9 +112,9 @@ def archive_members(
             except Exception as raised:
                 archive.failure = raised
                 raise
+            archive.spoiled.append(decode_name(raw))
             if not goes_on:
                 raise _Stop from exn
-            archive.spoiled.append(decode_name(raw))
             return None
 
     name: str | None = None
@@ -138,7 +139,8 @@ def archive_members(
         archive.complete = True
         finish_archive(reader, url)
     except _Stop:
-        archive.damaged = True
+        archive.damaged = archive.stopped = True
+        archive.damaged_member = archive.spoiled[-1]
     except Exception:
         archive.damaged = not archive.complete
         archive.damaged_member = name if reader.member_begun is not None else None

@@ -11,7 +11,7 @@ from ._types import Handler
 from .errors import OpenError, public_url
 from .handlers import reraise_exception
 from .storage.local import local_path
-from .tariterators import locate_shard
+from .tariterators import locate_shard, note_fault
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class StreamingOpen:
                     source["stream"] = gopen(url)
                     path = local_path(rewrite_url(url))
                 except Exception as exn:
+                    note_fault(source)
                     failed.append(url)
                     if len(failed) % HOPELESS == 0 and len(set(failed)) <= len(failed) // 2:
                         raise OpenError(

@@ -254,7 +254,11 @@ class PassPolicies:
         """The stage with handlers of this pass in place of its policies, and these handlers."""
         if not isinstance(stage, FilterFunction):
             policy = getattr(stage, "handler", None)
-            return stage, [self._of(policy).handler] if isinstance(policy, ErrorPolicy) else []
+            if not isinstance(policy, ErrorPolicy):
+                return stage, []
+            stage = copy(stage)
+            stage.handler = handler = self._of(policy).stage_handler()
+            return stage, [handler]
         handlers = {
             id(value): self._of(value).stage_handler()
             for value in (*stage.args, *stage.kw.values())

@@ -63,7 +63,8 @@ class DirectoryShardList(TorchIterable):
 
     A shard is renamed to `<file>._<pid>_` while it is read. When the next one is asked for it goes
     back to its name (mode "resample"), is deleted ("unlink") or becomes `<file>._done_` ("keep"); None
-    leaves it. A shard that is left in the middle, also by a process that is gone, goes back to its
+    leaves it. With "unlink" and "keep", a shard in which a fault was seen becomes `<file>._bad_`, whatever the
+    handler says. A shard that is left in the middle, also by a process that is gone, goes back to its
     name in any mode.
 
     Raises:
@@ -117,11 +118,11 @@ class DirectoryShardList(TorchIterable):
         """The next pass is this epoch, counted from 0."""
         self._passes = epoch
 
-    def __iter__(self) -> Iterator[dict[str, str]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         epoch, self._passes = self._passes, self._passes + 1
         return self._shards(epoch_random(resolve_seed(None), epoch, reader_info().reader))
 
-    def _shards(self, rng: Any) -> Iterator[dict[str, str]]:
+    def _shards(self, rng: Any) -> Iterator[dict[str, Any]]:
         begin = time.monotonic()
         while time.monotonic() - begin < self.timeout:
             files = self._files()
@@ -137,13 +138,18 @@ class DirectoryShardList(TorchIterable):
             except FileNotFoundError:  # another process was faster
                 continue
             resumed = False
+            faults: list[str] = []
             try:
-                yield {"url": active}
+                yield {"url": active, "faults": faults}
                 resumed = True
             finally:
                 if not resumed and os.path.exists(active):
                     os.rename(active, chosen)
-            self.recycle(active)
+            if faults and self.mode in ("unlink", "keep"):
+                with suppress(FileNotFoundError):
+                    os.rename(active, f"{chosen}._bad_")
+            else:
+                self.recycle(active)
             self.cleanup_files_without_processes()
 
     def _files(self, ending: str = "") -> list[str]:

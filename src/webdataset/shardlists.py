@@ -343,7 +343,7 @@ def single_node_only(src: Iterable[Any], group: Any = None) -> Iterator[Any]:
 def non_empty(src: Iterable[Any]) -> Iterator[Any]:
     """All items; EmptyDatasetError (a ValueError) at the end if there was none.
 
-    Of several readers only the first one raises: the others may have got no shard to read.
+    Where there are several readers nothing is raised: one of them may have got no shard to read.
     """
     source = iter(src)
     empty = True
@@ -353,7 +353,7 @@ def non_empty(src: Iterable[Any]) -> Iterator[Any]:
             yield item
     finally:
         close_source(source)
-    if empty and reader_info().reader == 0:
+    if empty and reader_info().readers == 1:
         raise EmptyDatasetError("this stage received no data at all, and non_empty declares that an error")
 
 

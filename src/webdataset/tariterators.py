@@ -65,6 +65,7 @@ def url_opener(data: Iterable[dict[str, Any]], handler: Handler = reraise_except
             try:
                 stream = gopen(url, **kw)
             except Exception as exn:
+                note_fault(source)
                 if handler(locate_shard(exn, url)):
                     continue
                 return
@@ -100,12 +101,15 @@ def tar_file_expander(
                         member["__local_path__"] = local_path
                     yield member
             except Exception as exn:
+                note_fault(source)
                 if exn is archive.failure:
                     raise
                 if not handler(locate_shard(exn, url, "read")):
                     return
             finally:
                 close_stream(stream)
+            if archive.stopped:
+                return
             if eof_value is not None:
                 yield eof_value
 
@@ -223,6 +227,7 @@ def expand_and_group(
                     yield done
                 finish_archive(reader, url)
             except Exception as exn:
+                note_fault(source)
                 if exn is grouper.failure:
                     raise
                 done = grouper.flush_before(_begun(reader))
@@ -268,6 +273,13 @@ def tarfile_samples(
 _UNREPLACED = (tar_file_expander, group_by_keys)  # programs put functions of their own into this module
 
 tarfile_to_samples = RestCurried(tarfile_samples)
+
+
+def note_fault(source: dict[str, Any]) -> None:
+    """Tell whoever gave the shard, if it asked to be told, that it was not read to its end."""
+    faults = source.get("faults")
+    if faults is not None:
+        faults.append(source["url"])
 
 
 def _url_and_stream(source: Any) -> tuple[str, Any]:

@@ -54,7 +54,9 @@ class AtomicFile:
                 refuse_existing(self.path)
             if os.name == "nt":  # there, a file that is open cannot be renamed, nor can another writer have it
                 self._file.close()
-            os.replace(self.name, self.path)  # elsewhere, while the lock still keeps other writers away
+            else:  # some file systems say only when a descriptor is closed what could not be written
+                os.close(os.dup(self._file.fileno()))
+            os.replace(self.name, self.path)  # while the lock still keeps other writers away
         except OpenError:
             raise
         except OSError as exn:
