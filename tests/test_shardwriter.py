@@ -402,3 +402,25 @@ def test_a_command_gets_the_plain_archive(tmp_path):
     with ShardWriter(f"pipe:gzip > {tmp_path}/a-%d.tar.gz") as sink:
         sink.write(samples(1)[0])
     assert contents(tmp_path) == {"a-0.tar.gz": ["0000"]}
+
+
+def test_a_writer_that_was_dropped_says_what_is_lost_and_stands_in_no_ones_way(tmp_path):
+    """Without close the last shard is not there, and a warning says so; the same program can write it again."""
+
+    def forgetful():
+        sink = ShardWriter(f"{tmp_path}/a-%d.tar")
+        for sample in samples(3):
+            sink.write(sample)
+
+    with pytest.warns(UserWarning, match=r"a-0\.tar: the writer was not closed, so this shard with its 3 samples"):
+        forgetful()
+    assert list(tmp_path.iterdir()) == []
+    sink = ShardWriter(f"{tmp_path}/a-%d.tar")
+    sink.write(samples(1)[0])
+    sink.loop = sink  # unreachable, and only the garbage collector finds out
+    del sink
+    again = ShardWriter(f"{tmp_path}/a-%d.tar")
+    with pytest.warns(UserWarning, match="was not closed"):
+        again.write(samples(1)[0])
+    again.close()
+    assert contents(tmp_path) == {"a-0.tar": ["0000"]}

@@ -99,6 +99,9 @@ class RestCurried(Generic[P]):
             signature.bind((), *args, **kw)
         except TypeError as exn:
             raise TypeError(f"{name}: {exn}; it takes {_shown_arguments(signature)}") from None
+        check = getattr(self.f, "check_arguments", None)  # of functions that `checked` decorates
+        if check is not None:
+            check(((), *args), kw)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         if _picklable(self.f) is self:
@@ -110,6 +113,13 @@ def _picklable(f: Any) -> Any:
     """The function; or, where `pipelinefilter` decorated it and so took its name, what has the name now."""
     named = getattr(sys.modules.get(getattr(f, "__module__", "")), getattr(f, "__qualname__", ""), None)
     return named if isinstance(named, RestCurried) and named.f is f else f
+
+
+def public_name(curried: RestCurried[Any]) -> str:
+    """What programs call a curried stage."""
+    module = sys.modules.get(curried.f.__module__)
+    names = [name for name, value in vars(module).items() if value is curried] if module is not None else []
+    return names[0] if names else curried.f.__name__.lstrip("_")
 
 
 def _shown_arguments(signature: inspect.Signature) -> str:

@@ -22,7 +22,7 @@ def ignore_and_continue(exn: Exception) -> bool:
 
 def warn_and_continue(exn: Exception) -> bool:
     """Warn, skip the item and go on."""
-    warnings.warn(repr(exn), stacklevel=2)
+    warnings.warn(_shown(exn), stacklevel=2)
     return True
 
 
@@ -33,5 +33,10 @@ def ignore_and_stop(exn: Exception) -> bool:
 
 def warn_and_stop(exn: Exception) -> bool:
     """Warn and end the stage; everything after the bad item is not read."""
-    warnings.warn(repr(exn), stacklevel=2)
+    warnings.warn(_shown(exn), stacklevel=2)
     return False
+
+
+def _shown(exn: Exception) -> str:
+    """The exception and what is noted of its place."""
+    return "; ".join([repr(exn), *getattr(exn, "__notes__", ())])

@@ -20,10 +20,11 @@ from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
+from ._arguments import check_number
 from ._closing import close_source
 from ._empty import CheckEmpty
 from ._epochs import EpochCounter
-from ._stage import FilterFunction, PipelineStage, RestCurried
+from ._stage import FilterFunction, PipelineStage, RestCurried, public_name
 from ._torchdata import TorchIterable, register_with_torch
 from ._types import AnyStage
 from .places import add_reader, in_torch_worker
@@ -110,7 +111,8 @@ class DataPipeline(TorchIterable, PipelineStage):
         if isinstance(f, PipelineStage):
             return f.run(*args)
         if isinstance(f, RestCurried):
-            raise TypeError(f"stage {f.__name__} was not called: write {f.__name__}(...)")  # type: ignore[attr-defined]
+            name = public_name(f)
+            raise TypeError(f"stage {name} was not called: write {name}(...)")
         if callable(f):
             result = f(*args)
             if not hasattr(result, "__iter__") and not hasattr(result, "__next__"):
@@ -179,6 +181,8 @@ class DataPipeline(TorchIterable, PipelineStage):
 
         Every iteration begins with a new pass over the source. 0 or less: without end.
         """
+        check_number("with_epoch", "nsamples", nsamples, "samples", whole=True)
+        check_number("with_epoch", "nbatches", nbatches, "batches", whole=True)
         self.repetitions = sys.maxsize
         self.nsamples = max(nsamples, nbatches)
         return self
@@ -188,17 +192,21 @@ class DataPipeline(TorchIterable, PipelineStage):
 
         Sets it on this object.
         """
+        check_number("repeat", "nepochs", nepochs, "passes", whole=True)
+        check_number("repeat", "nbatches", nbatches, "batches", whole=True)
         self.repetitions = nepochs if nepochs > 0 else sys.maxsize
         self.nsamples = nbatches
         return self
 
     def with_length(self, n: int, silent: bool = True) -> Self:
         """Let `len()` of this object be `n`; nothing else changes."""
+        check_number("with_length", "n", n, "items", optional=True)
         self.size = n
         return self
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass this epoch, in all workers; later passes count up from it."""
+        check_number("set_epoch", "epoch", epoch, whole=True)
         self._epochs.set(epoch)
 
     @property

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ._arguments import a, check_flag, check_function, check_known, check_number, check_path, checked
 from .errors import public_url
 from .storage.atomic import AtomicFile, refuse_existing
 from .storage.local import local_path
@@ -50,6 +53,17 @@ class ShardWriter:
         ValueError: the pattern has no place for a number, a limit is not positive.
     """
 
+    @checked(
+        "ShardWriter",
+        pattern=check_path,
+        maxcount=a(check_number, "samples", more_than=0),
+        maxsize=a(check_number, "bytes", more_than=0),
+        post=a(check_function, optional=True),
+        start_shard=check_number,
+        verbose=check_flag,
+        opener=a(check_function, optional=True),
+        overwrite=check_flag,
+    )
     def __init__(
         self,
         pattern: str,
@@ -77,9 +91,8 @@ class ShardWriter:
         self.fname: str | None = None
         self.tarstream: TarWriter | None = None
         self._file: Any = None
-        for what, limit in (("maxcount", maxcount), ("maxsize", maxsize)):
-            if not limit > 0:
-                raise ValueError(f"{what} must be more than 0, got {limit!r}")
+        parameters = {**inspect.signature(ShardWriter).parameters, **inspect.signature(TarWriter).parameters}
+        check_known("ShardWriter", kw, [name for name in parameters if name not in ("kw", "fileobj")], {})
         TarWriter(io.BytesIO(), **kw).abandon()  # wrong arguments are found now, not with the first sample
         named_here = opener is None and type(self).next_stream is ShardWriter.next_stream  # or a subclass names shards
         path = _local_path(self._name(start_shard)) if named_here else None
@@ -141,6 +154,17 @@ class ShardWriter:
             return
         self._closed = True
         self.finish()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True) and self.tarstream is not None:
+            shown = public_url(self.fname or self.pattern)
+            warnings.warn(
+                f"{shown}: the writer was not closed, so this shard with its {self.count} samples is not there; use "
+                "`with`, or call close()",
+                stacklevel=2,
+            )
+            self._closed = True
+            self._abandon()
 
     def __enter__(self) -> ShardWriter:
         return self

@@ -15,9 +15,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from zlib import adler32
 
+from ._arguments import a, check_flag, check_number, check_text, checked, shown
 from ._types import WritableStream
 from .encoders import EncoderSpec, make_encoder
-from .errors import EncodingError, printable
+from .errors import EncodingError, printable, public_url
 from .samples import is_metadata_member
 from .storage.atomic import AtomicFile
 from .storage.local import local_path
@@ -40,6 +41,12 @@ _KEY = re.compile(r"(?:[^\x00-\x1f\x7f]*/)?[^\x00-\x1f\x7f./]+")
 _FIELD = re.compile(r"[^\x00-\x1f\x7f/]+")
 
 Plan = list[tuple[str, bytes, Any, int]]
+
+
+def _check_name(where: str, name: str, value: Any) -> None:
+    """TypeError unless the value is something that a table of names may be asked for."""
+    if not isinstance(value, (str, int, type(None))):
+        raise TypeError(f"{where}: {name} must be a name or None, got {shown(value)}")
 
 
 class TarWriter:
@@ -79,6 +86,16 @@ class TarWriter:
         OpenError: the target cannot be opened or written; small archives are written at `close`.
     """
 
+    @checked(
+        "TarWriter",
+        user=check_text,
+        group=check_text,
+        mode=a(check_number, whole=True),
+        compress=_check_name,
+        keep_meta=check_flag,
+        mtime=a(check_number, "seconds", optional=True),
+        format=_check_name,
+    )
     def __init__(
         self,
         fileobj: str | os.PathLike[str] | WritableStream,
@@ -147,14 +164,15 @@ class TarWriter:
             except UnicodeEncodeError:
                 stem = _encode_odd(key)
             plan = self._plans[(len(stem), *fields)]
+            if not plan:
+                raise EncodingError("it has no field to write: nothing of it would be in the archive")
             written = plan if key != self._last_key else self._continued(plan)
             chunks, total, size = self._chunks(stem, plan, fields)
         except EncodingError as exn:
             key = obj.get("__key__") if isinstance(obj, Mapping) else None
             raise EncodingError(f"sample {printable(str(key))!r}: {exn}" if key else str(exn)) from exn.__cause__
         self.tarstream.add(chunks, size)
-        if plan:
-            self._last_key, self._last_plan = key, written
+        self._last_key, self._last_plan = key, written
         return total
 
     def close(self) -> None:
@@ -191,7 +209,13 @@ class TarWriter:
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
-            warnings.warn(f"{self!r} was not closed: its archive is not complete", ResourceWarning, stacklevel=2)
+            lost = isinstance(self.own_fileobj, AtomicFile) and self.tarstream.position > 0
+            warnings.warn(
+                f"{public_url(self.tarstream.url or repr(self))}: the writer was not closed: there is no archive; use "
+                "`with`, or call close()",
+                UserWarning if lost else ResourceWarning,
+                stacklevel=2,
+            )
 
     def _close_own(self, failed: bool) -> None:
         own, self.own_fileobj = self.own_fileobj, None

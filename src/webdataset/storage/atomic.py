@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import os
 from typing import Any
@@ -92,6 +93,7 @@ def _open_alone(path: str) -> io.FileIO:
         import fcntl
     except ImportError:  # Windows: no two writers can have it open for replacing
         return io.FileIO(path, "wb")
+    collected = False
     while True:
         file = io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "wb")
         try:
@@ -102,7 +104,13 @@ def _open_alone(path: str) -> io.FileIO:
             pass  # another writer has just completed it, or given it up
         except BlockingIOError:
             file.close()
-            raise BlockingIOError(errno.EWOULDBLOCK, "another writer is at work on it") from None
+            if not collected:  # it may be a writer of this program that was dropped without a close
+                collected = True
+                gc.collect()
+                continue
+            raise BlockingIOError(
+                errno.EWOULDBLOCK, "another writer is at work on it, or one in this program was never closed"
+            ) from None
         except OSError as exn:
             if exn.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 file.close()
