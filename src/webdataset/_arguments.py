@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Check: TypeAlias = Callable[[str, str, Any], None]
+"""Called with where, the name of an argument and its value; raises unless the value can be used."""
 
 
 def check_function(where: str, name: str, value: Any, optional: bool = False) -> None:
@@ -18,11 +22,11 @@ def check_function(where: str, name: str, value: Any, optional: bool = False) ->
         raise TypeError(f"{where}: {name} must be a function{' or None' if optional else ''}, got {shown(value)}")
 
 
-def check_handler(where: str, value: Any) -> None:
+def check_handler(where: str, value: Any, name: str = "handler") -> None:
     """TypeError unless the value can be a handler."""
     if not callable(value):
         raise TypeError(
-            f"{where}: handler must be a function of one exception, such as"
+            f"{where}: {name} must be a function of one exception, such as"
             f" webdataset.warn_and_continue or webdataset.ErrorPolicy(), got {shown(value)}"
         )
 
@@ -34,6 +38,51 @@ def check_count(where: str, name: str, value: Any, least: int = 0, what: str = "
         raise TypeError(expected)
     if value.__index__() < least:
         raise ValueError(expected)
+
+
+def check_number(
+    where: str,
+    name: str,
+    value: Any,
+    unit: str = "",
+    *,
+    least: float | None = None,
+    more_than: float | None = None,
+    whole: bool = False,
+    optional: bool = False,
+) -> None:
+    """TypeError unless the value is a number of any kind (numpy's too), ValueError unless it is within the bounds."""
+    if optional and value is None:
+        return
+    bound = f", {least} or more" if least is not None else f", more than {more_than}" if more_than is not None else ""
+    kind = f"{'whole ' if whole else ''}number{unit and ' of ' + unit}{' or None' if optional else ''}"
+    expected = f"{where}: {name} must be a {kind}{bound}, got {shown(value)}"
+    if not hasattr(value, "__index__") and (whole or not hasattr(value, "__float__")):
+        raise TypeError(expected)
+    if more_than is not None and not value > more_than:
+        raise ValueError(f"{where}: {name} must be more than {more_than}, got {shown(value)}")
+    if least is not None and not value >= least:
+        raise ValueError(expected)
+
+
+def check_text(where: str, name: str, value: Any, what: str = "text", optional: bool = False) -> None:
+    """TypeError unless the value is a str (or None, where it is optional)."""
+    if not isinstance(value, str) and not (optional and value is None):
+        raise TypeError(f"{where}: {name} must be {what}{' or None' if optional else ''}, got {shown(value)}")
+
+
+def check_path(where: str, name: str, value: Any, optional: bool = False) -> None:
+    """TypeError unless the value is a str or a path object (or None, where it is optional)."""
+    if not isinstance(value, os.PathLike):
+        check_text(where, name, value, "a str or a path", optional)
+
+
+def check_items(where: str, name: str, value: Any, what: str, optional: bool = False) -> None:
+    """TypeError unless the value can be iterated over, and is not text."""
+    if optional and value is None:
+        return
+    if isinstance(value, (str, bytes)) or not (hasattr(value, "__iter__") or hasattr(value, "__getitem__")):
+        raise TypeError(f"{where}: {name} must be {what}{' or None' if optional else ''}, got {shown(value)}")
 
 
 def check_flag(where: str, name: str, value: Any) -> None:
@@ -65,11 +114,15 @@ def did_you_mean(name: Any, known: Iterable[Any]) -> str:
 def check_names(where: str, names: Iterable[str], signature: inspect.Signature, hints: Mapping[str, str]) -> None:
     """TypeError for the first keyword that the signature does not have; `hints` say what else to write."""
     kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
-    if inspect.Parameter.VAR_KEYWORD in kinds.values():
-        return
-    known = [name for name in kinds if name not in ("self", "data", "source", "src")]
+    if inspect.Parameter.VAR_KEYWORD not in kinds.values():
+        check_known(where, names, kinds, hints)
+
+
+def check_known(where: str, names: Iterable[str], all_known: Collection[str], hints: Mapping[str, str]) -> None:
+    """TypeError for the first name that is not known."""
+    known = [name for name in all_known if name not in ("self", "data", "source", "src")]
     for name in names:
-        if name not in kinds:
+        if name not in all_known:
             hint = f": {hints[name]}" if name in hints else did_you_mean(name, known)
             raise TypeError(f"{where}: unknown argument {name!r}{hint or '; known are ' + ', '.join(known)}")
 
@@ -87,5 +140,46 @@ def explained(where: str, hints: Mapping[str, str] | None = None) -> Callable[[C
             return f(*args, **kw)
 
         return checked
+
+    return decorate
+
+
+def a(check: Callable[..., None], *args: Any, **kw: Any) -> Check:
+    """A check with its further arguments: `a(check_number, "seconds", least=0)`."""
+    return lambda where, name, value: check(where, name, value, *args, **kw)
+
+
+def a_handler(where: str, name: str, value: Any) -> None:
+    """`check_handler`, as a Check."""
+    check_handler(where, value, name)
+
+
+def checked(where: str, **checks: Check) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator: each argument that was given goes through the check of its name, before anything runs.
+
+    Unknown keywords are errors as in `explained`. For what is called to make an object or to begin a pass, not for
+    what is called for each sample. Stages made of the function do it when they are made.
+    """
+
+    def decorate(f: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(f)
+
+        def check(args: tuple[Any, ...], kw: dict[str, Any]) -> None:
+            check_names(where, kw, signature, {})
+            try:
+                given = signature.bind_partial(*args, **kw).arguments
+            except TypeError:  # the call itself says it best
+                return
+            for name, one in checks.items():
+                if name in given:
+                    one(where, name, given[name])
+
+        @functools.wraps(f)
+        def wrapped(*args: P.args, **kw: P.kwargs) -> R:
+            check(args, kw)
+            return f(*args, **kw)
+
+        wrapped.__dict__["check_arguments"] = check
+        return wrapped
 
     return decorate

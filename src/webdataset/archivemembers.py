@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ._arguments import a, a_handler, check_flag, check_function, check_text, checked
 from ._types import Handler
 from .errors import DataError, public_url
 from .handlers import reraise_exception
@@ -55,6 +56,14 @@ class ArchiveMember(dict[str, Any]):
         return member
 
 
+@checked(
+    "tar_file_iterator",
+    skip_meta=a(check_text, optional=True),
+    handler=a_handler,
+    select_files=a(check_function, optional=True),
+    rename_files=a(check_function, optional=True),
+    ignore_zeros=check_flag,
+)
 def tar_file_iterator(
     fileobj: Any,
     skip_meta: str | None = r"__[^/]*__($|/)",

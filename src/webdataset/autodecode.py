@@ -18,6 +18,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ._arguments import check_flag, check_items
 from ._types import FieldDecoder, Sample
 from .codecs import decoders
 from .codecs.arrays import npy_loads, npz_loads, tenbin_loads
@@ -123,6 +124,9 @@ class Decoder:
     ) -> None:
         if not isinstance(handlers, list):
             raise TypeError(f"handlers must be a list of functions, got {type(handlers).__name__}")
+        for name, given in (("pre", pre), ("post", post)):
+            check_items("decode", name, given, "a list of functions", optional=True)
+        check_flag("decode", "partial", partial)
         pre = default_pre_handlers if pre is None else pre
         post = default_post_handlers if post is None else post
         self.handlers: list[FieldDecoder] = [*pre, *handlers, *post]

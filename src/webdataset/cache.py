@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ._arguments import a_handler, check_flag, checked
 from ._closing import closing_source
 from ._types import Handler
 from .errors import OpenError, public_url
@@ -27,6 +28,7 @@ class StreamingOpen:
         handler: asked when one cannot be opened; true skips it, false ends the stage.
     """
 
+    @checked("StreamingOpen", verbose=check_flag, handler=a_handler)
     def __init__(self, verbose: bool = False, handler: Handler = reraise_exception) -> None:
         self.verbose = verbose
         self.handler = handler

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from . import filters
+from ._arguments import a_handler, checked
 from ._closing import close_source
 from ._optional import require
 from ._types import Handler
@@ -100,6 +101,7 @@ def _iterate(data: Iterable[dict[str, Any]], handler: Handler, package: str) -> 
         close_source(sources)
 
 
+@checked("cbor_iterator", handler=a_handler)
 def cbor_iterator(
     data: Iterable[dict[str, Any]], handler: Handler = reraise_exception, info: Any = None
 ) -> Iterator[Any]:
@@ -116,6 +118,7 @@ def cbor_iterator(
     return _iterate(data, handler, "cbor")
 
 
+@checked("cbor2_iterator", handler=a_handler)
 def cbor2_iterator(
     data: Iterable[dict[str, Any]], handler: Handler = reraise_exception, info: Any = None
 ) -> Iterator[Any]:
@@ -123,6 +126,7 @@ def cbor2_iterator(
     return _iterate(data, handler, "cbor2")
 
 
+@checked("cbors_samples", handler=a_handler)
 def cbors_samples(src: Iterable[dict[str, Any]], handler: Handler = reraise_exception) -> Iterator[Any]:
     """The items of all shards `{"url": ...}`, decoded by the package cbor."""
     return cbor_iterator(url_opener(src, handler=handler), handler=handler)
@@ -131,6 +135,7 @@ def cbors_samples(src: Iterable[dict[str, Any]], handler: Handler = reraise_exce
 cbors_to_samples = filters.pipelinefilter(cbors_samples)
 
 
+@checked("cbors2_samples", handler=a_handler)
 def cbors2_samples(src: Iterable[dict[str, Any]], handler: Handler = reraise_exception) -> Iterator[Any]:
     """The items of all shards `{"url": ...}`, decoded by the package cbor2."""
     return cbor2_iterator(url_opener(src, handler=handler), handler=handler)

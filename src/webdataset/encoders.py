@@ -11,6 +11,7 @@ import gzip
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast
 
+from ._arguments import check_function, check_items, shown
 from .codecs import encoders
 from .codecs.arrays import numpy_dumps, numpy_npz_dumps, tenbin_dumps
 from .codecs.basic import cbor_dumps, mp_dumps
@@ -55,7 +56,9 @@ def make_encoder(spec: Any) -> SampleEncoder:
         return _TableEncoder(default_handlers)
     if isinstance(spec, dict):
         return _TableEncoder(spec)
-    raise ValueError(f"{spec!r}: unknown decoder spec; use True, False, a dict of encoders or a callable")
+    raise ValueError(
+        f"encoder must be True, False, a dict of encoders or a callable, got {shown(spec)}: unknown decoder spec"
+    )
 
 
 def _unchanged(sample: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -156,6 +159,9 @@ def make_handlers() -> dict[str, FieldEncoder]:
 
 def add_handlers(d: dict[str, FieldEncoder], keys: str | list[str], value: FieldEncoder) -> None:
     """Enter one encoder under several extensions, a list or words in a string."""
+    check_function("add_handlers", "value", value)
+    if not isinstance(keys, str):
+        check_items("add_handlers", "keys", keys, "extensions, a str or a list")
     for key in keys.split() if isinstance(keys, str) else keys:
         d[key] = value
 

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from . import utils
+from ._arguments import a, check_items, check_number, checked
 from ._closing import close_source
 from ._stage import PipelineStage
 from ._torchdata import TorchIterable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 class MockDataset(TorchIterable):
     """The same sample, the very object, `length` times: for trying out what comes behind a data set."""
 
+    @checked("MockDataset", length=a(check_number, "samples", whole=True))
     def __init__(self, sample: Any, length: int) -> None:
         self.sample = sample
         self.length = length
@@ -41,6 +43,13 @@ class repeatedly(TorchIterable, PipelineStage):  # noqa: N801 -- the published n
         length: what `len()` says; None: unknown.
     """
 
+    @checked(
+        "repeatedly",
+        source=a(check_items, "a data set", optional=True),
+        nepochs=a(check_number, "passes", optional=True),
+        nbatches=a(check_number, "items", optional=True),
+        length=a(check_number, "items", whole=True, optional=True),
+    )
     def __init__(
         self, source: Any, nepochs: int | None = None, nbatches: int | None = None, length: int | None = None
     ) -> None:
@@ -66,6 +75,7 @@ class with_epoch(TorchIterable, PipelineStage):  # noqa: N801 -- the published n
     The method `with_epoch` of a pipeline begins each epoch with a new pass; this does not.
     """
 
+    @checked("with_epoch", length=a(check_number, "items", whole=True))
     def __init__(self, dataset: Any, length: int) -> None:
         self.dataset = dataset
         self.length = length
@@ -104,6 +114,7 @@ class with_epoch(TorchIterable, PipelineStage):  # noqa: N801 -- the published n
 class with_length(TorchIterable, PipelineStage):  # noqa: N801 -- the published name
     """The data set, with `length` as its `len()`; nothing else changes."""
 
+    @checked("with_length", length=a(check_number, "items", whole=True, optional=True))
     def __init__(self, dataset: Any, length: int) -> None:
         self.dataset = dataset
         self.length = length

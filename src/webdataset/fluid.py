@@ -6,17 +6,18 @@ Every method that adds a stage returns a new pipeline; what the stage does is sa
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator
 from random import Random
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from . import filters
-from ._arguments import explained
+from ._arguments import check_items, check_names, check_number, explained, shown
 from ._dataset_arguments import CLASSIC, FOLDER_MODES, check_arguments
 from ._empty import CheckEmpty, check_empty
 from ._optional import require as require_module
-from ._stage import FilterFunction
+from ._stage import FilterFunction, PipelineStage
 from ._types import Alternatives, AnyStage, FieldDecoder, Handler, Shards
 from .cache import StreamingOpen
 from .errors import public_url
@@ -97,6 +98,7 @@ class FluidInterface:
 
     def shuffle(self, size: int, **kw: Unpack[ShuffleOptions]) -> Self:
         """Shuffle in a buffer of `size` samples (less than 1: not at all): `filters.shuffle`."""
+        check_number("shuffle", "bufsize", size, "samples")
         return self if size < 1 else self.compose(filters.shuffle(size, **kw))
 
     def map(self, f: Callable[[Any], Any], handler: Handler = reraise_exception) -> Self:
@@ -168,6 +170,8 @@ class FluidWrapper(DataPipeline, FluidInterface):
     """The fluid interface around any source: a list, a data set, a DataLoader, a callable that gives an iterator."""
 
     def __init__(self, initial: Any) -> None:
+        if not (callable(initial) or hasattr(initial, "__iter__") or isinstance(initial, PipelineStage)):
+            raise TypeError(f"FluidWrapper: initial must be something to iterate over or to call, got {shown(initial)}")
         super().__init__()
         self.pipeline.append(initial)  # also a list, which is data here
 
@@ -180,7 +184,11 @@ class WebLoader(DataPipeline, FluidInterface):
     """
 
     def __init__(self, *args: Any, **kw: Any) -> None:
-        super().__init__(require_module("torch.utils.data", "torch", "WebLoader").DataLoader(*args, **kw))
+        loader = require_module("torch.utils.data", "torch", "WebLoader").DataLoader
+        check_names("WebLoader", kw, inspect.signature(loader), {})
+        for dataset in (*args[:1], *([kw["dataset"]] if "dataset" in kw else [])):
+            check_items("WebLoader", "dataset", dataset, "a data set")
+        super().__init__(loader(*args, **kw))
 
 
 class WebDataset(DataPipeline, FluidInterface):

@@ -20,6 +20,7 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from ._arguments import check_number
 from .errors import UnknownSchemeError, public_url
 from .security import refuse_if_secure
 from .storage import commands, local, pipe, standard
@@ -68,6 +69,7 @@ def gopen(url: str | os.PathLike[str], mode: str = "rb", bufsize: int = 8192, **
     """
     url = _text(url)
     _check_mode(mode)
+    check_number("gopen", "bufsize", bufsize, "bytes", optional=True)
     trace("GOPEN", public_url(url), info)
     stream: BinaryIO = _stream_of(url, mode, bufsize, kw)
     return stream

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._arguments import a, check_flag, check_items, check_number, checked, shown
 from ._closing import close_source
 from ._epochs import EpochCounter
 from ._torchdata import TorchIterable
@@ -65,6 +66,7 @@ def _in_turn(sources: Iterable[Iterable[T]], longest: bool) -> Iterator[T]:
             close_source(source)
 
 
+@checked("random_samples", sources=a(check_items, "a list of data sets"), longest=check_flag)
 def random_samples(
     sources: Iterable[Iterable[T]],
     probs: Sequence[float] | None = None,
@@ -86,7 +88,7 @@ def random_samples(
         ValueError: `probs` do not fit the sources.
     """
     opened = list(sources)
-    weights = _checked_weights(probs, len(opened))
+    weights = _checked_weights("random_samples", probs, len(opened))
     return _drawn([iter(source) for source in opened], weights, longest, seeded_random(seed, rng))
 
 
@@ -112,12 +114,16 @@ def _drawn(opened: list[Iterator[T]], weights: list[float], longest: bool, rng: 
             close_source(source)
 
 
-def _checked_weights(probs: Sequence[float] | None, count: int) -> list[float]:
-    weights = [1.0] * count if probs is None else [float(p) for p in probs]
+def _checked_weights(where: str, probs: Sequence[float] | None, count: int) -> list[float]:
+    check_items(where, "probs", probs, "numbers, one for each data set,", optional=True)
+    try:
+        weights = [1.0] * count if probs is None else [float(p) for p in probs]
+    except (TypeError, ValueError):
+        raise TypeError(f"{where}: probs must be numbers, one for each data set, got {shown(probs)}") from None
     if len(weights) != count:
-        raise ValueError(f"probs must have one entry for each of the {count} data sets, got {len(weights)}")
+        raise ValueError(f"{where}: probs must have one entry for each of the {count} data sets, got {len(weights)}")
     if any(not 0 <= p < math.inf for p in weights) or (count and not any(weights)):
-        raise ValueError(f"probs must be 0 or more and not all 0, got {probs!r}")
+        raise ValueError(f"{where}: probs must be 0 or more and not all 0, got {probs!r}")
     return weights
 
 
@@ -127,9 +133,12 @@ class _Mixed(TorchIterable):
     splits_readers = True  # the data sets divide themselves; what follows draws by reader
 
     def __init__(self, datasets: Iterable[Any], longest: bool) -> None:
-        if isinstance(datasets, (str, bytes)) or not isinstance(datasets, Iterable):
-            raise TypeError(f"{type(self).__name__}: datasets must be a list of data sets, got {datasets!r}")
+        where = type(self).__name__
+        check_items(where, "datasets", datasets, "a list of data sets")
+        check_flag(where, "longest", longest)
         self.datasets = list(datasets)
+        for i, dataset in enumerate(self.datasets):
+            check_items(where, f"datasets[{i}]", dataset, "a data set")
         if not self.datasets:
             raise EmptyDatasetError(f"{type(self).__name__}: there are no data sets to mix")
         self.longest = longest
@@ -137,6 +146,7 @@ class _Mixed(TorchIterable):
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass this epoch, here and in every data set that counts epochs."""
+        check_number("set_epoch", "epoch", epoch, whole=True)
         self._epochs.set(epoch)
         for dataset in self.datasets:
             if callable(getattr(dataset, "set_epoch", None)):
@@ -185,10 +195,10 @@ class RandomMix(_Mixed):
         super().__init__(datasets, longest)
         self.probs = probs
         self.seed = resolve_seed(seed) if seed is not None else None
-        _checked_weights(probs, len(self.datasets))
+        _checked_weights("RandomMix", probs, len(self.datasets))
 
     def __iter__(self) -> Iterator[Any]:
-        weights = _checked_weights(self.probs, len(self.datasets))
+        weights = _checked_weights("RandomMix", self.probs, len(self.datasets))
         rng = epoch_random(resolve_seed(self.seed), self._epochs.next(), reader_info().reader)
         return _drawn([iter(dataset) for dataset in self.datasets], weights, self.longest, rng)
 

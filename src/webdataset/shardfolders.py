@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from ._arguments import a, check_number, check_path, check_text, checked
 from ._torchdata import TorchIterable
 from .braces import braceexpand
 from .errors import EmptyDatasetError, NotFoundError, ShardListError, public_url
@@ -73,6 +74,13 @@ class DirectoryShardList(TorchIterable):
 
     splits_readers = True
 
+    @checked(
+        "DirectoryShardList",
+        path=check_path,
+        pattern=check_text,
+        poll=a(check_number, "seconds", least=0, optional=True),
+        timeout=a(check_number, "seconds"),
+    )
     def __init__(
         self,
         path: str | os.PathLike[str],

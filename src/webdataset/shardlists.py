@@ -7,6 +7,7 @@ numbers in each reader, while whatever comes before must draw the same in all of
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import random
@@ -18,6 +19,7 @@ from itertools import islice
 from typing import Any, TypeVar, overload
 from zlib import crc32
 
+from ._arguments import a, check_flag, check_function, check_items, check_number, checked
 from ._closing import close_source
 from ._stage import RestCurried
 from ._torchdata import TorchIterable
@@ -90,6 +92,8 @@ def expand_urls(urls: Urls) -> list[str]:
         path = _as_url(urls, 0)
         return _expanded(path.replace(os.sep, "/") if "{" in path else path)
     given: Any = urls
+    if isinstance(given, (io.RawIOBase, io.BufferedIOBase)):
+        raise TypeError(f"cannot handle {type(urls)}, an open file: pass its name, or a list of names")
     if isinstance(given, (bytes, bytearray)) or not isinstance(given, Iterable):
         raise TypeError(f"cannot handle {type(urls)}: shards are a pattern (str), a path, or a list of them")
     return [url if type(url) is str else _as_url(url, i) for i, url in enumerate(urls)]
@@ -143,6 +147,7 @@ def expand_source(source: Any, max_urls: int = int(1e9)) -> list[Any]:
         return expand_urls(source)
     if isinstance(source, list):
         return source
+    check_number("expand_source", "max_urls", max_urls, "urls", whole=True, least=0)
     if isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray)):
         return list(islice(source, max_urls))
     raise ShardListError(f"cannot handle {type(source)}: shards are a pattern (str), a path, or a list of them")
@@ -203,6 +208,14 @@ class ResampledShards(EpochAttribute, TorchIterable):
     splits_readers = True
     rng: random.Random
 
+    @checked(
+        "ResampledShards",
+        nshards=a(check_number, "shards", whole=True),
+        worker_seed=a(check_function, optional=True),
+        deterministic=check_flag,
+        max_urls=a(check_number, "urls", whole=True, least=0),
+        empty_check=check_flag,
+    )
     def __init__(
         self,
         urls: Urls,
@@ -278,6 +291,7 @@ def _worker_seed() -> int:
     return info.rank * 1000 + info.worker
 
 
+@checked("resampled", n=a(check_number, "items", whole=True))
 def resampled_(
     src: Iterable[Any], n: int = sys.maxsize, *, seed: int | str | None = None, rng: Any = None
 ) -> Iterator[Any]:
@@ -302,6 +316,9 @@ class _ResampledStage(SeededStage):
 resampled = RestCurried(resampled_, stage=_ResampledStage)
 
 
+_a_stream = a(check_items, "the items to divide")
+
+
 def _splitter(f: F) -> F:
     f.__dict__["splits_readers"] = True
     return f
@@ -316,6 +333,7 @@ def _every(src: Iterable[Any], first: int, step: int) -> Iterator[Any]:
 
 
 @_splitter
+@checked("split_by_node", src=_a_stream)
 def split_by_node(src: Iterable[Any], group: Any = None) -> Iterator[Any]:
     """Every world_size-th item, beginning with the rank-th: this node's share."""
     info = reader_info(group)
@@ -323,12 +341,14 @@ def split_by_node(src: Iterable[Any], group: Any = None) -> Iterator[Any]:
 
 
 @_splitter
+@checked("split_by_worker", src=_a_stream)
 def split_by_worker(src: Iterable[Any]) -> Iterator[Any]:
     """Every num_workers-th item, beginning with the one of this worker: its share of the node's."""
     info = reader_info()
     return _every(src, info.worker, info.num_workers)
 
 
+@checked("single_node_only", src=_a_stream)
 def single_node_only(src: Iterable[Any], group: Any = None) -> Iterator[Any]:
     """All items on a single node; with several nodes ShardListError (a ValueError), when iteration begins."""
     info = reader_info(group)

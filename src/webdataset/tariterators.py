@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from ._arguments import a, a_handler, check_choice, check_flag, check_function, check_items, checked
 from ._closing import close_source, close_stream, closing_source
 from ._stage import RestCurried
 from ._types import Handler, Sample
@@ -51,10 +52,18 @@ __all__ = [
 meta_prefix = META_PREFIX
 meta_suffix = META_SUFFIX
 
+_GROUPING = {
+    "handler": a_handler,
+    "keys": check_function,
+    "lcase": check_flag,
+    "torn": a(check_choice, choices=("warn", "error")),
+}
+
 HOPELESS = 1000
 """So many shards without a sample, all of them seen before, end a stream that draws without end."""
 
 
+@checked("url_opener", handler=a_handler)
 def url_opener(data: Iterable[dict[str, Any]], handler: Handler = reraise_exception, **kw: Any) -> Iterator[Any]:
     """Open each `{"url": ...}` with `gopen(url, **kw)` and add the stream as `"stream"`."""
     from .gopen import gopen
@@ -73,6 +82,13 @@ def url_opener(data: Iterable[dict[str, Any]], handler: Handler = reraise_except
             yield source
 
 
+@checked(
+    "tar_file_expander",
+    handler=a_handler,
+    select_files=a(check_function, optional=True),
+    rename_files=a(check_function, optional=True),
+    ignore_zeros=check_flag,
+)
 def tar_file_expander(
     data: Iterable[dict[str, Any]],
     handler: Handler = reraise_exception,
@@ -114,6 +130,7 @@ def tar_file_expander(
                 yield eof_value
 
 
+@checked("group_by_keys", suffixes=a(check_items, "a list of fields", optional=True), **_GROUPING)
 def group_by_keys(
     data: Iterable[dict[str, Any]],
     keys: KeyRule = base_plus_ext,
@@ -190,6 +207,7 @@ def _begun(reader: ArchiveReader) -> str | None:
     return None if reader.member_begun is None else decode_name(reader.member_begun)
 
 
+@checked("expand_and_group", group_handler=a(check_function, optional=True), ignore_zeros=check_flag, **_GROUPING)
 def expand_and_group(
     data: Iterable[dict[str, Any]],
     handler: Handler = reraise_exception,
@@ -256,6 +274,12 @@ def _is_no_metadata(raw: bytes) -> bool:
     return not (raw.startswith(b"__") and is_metadata_member(decode_name(raw)))
 
 
+@checked(
+    "tarfile_samples",
+    handler=a_handler,
+    select_files=a(check_function, optional=True),
+    rename_files=a(check_function, optional=True),
+)
 def tarfile_samples(
     src: Iterable[dict[str, Any]],
     handler: Handler = reraise_exception,

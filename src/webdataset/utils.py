@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from ._arguments import a, check_items, check_number, checked
 from ._closing import close_source
 from ._stage import PipelineStage
 from .braces import braceexpand
@@ -82,6 +83,12 @@ def lookup_sym(sym: str, modules: Iterable[str]) -> Any:
     return None
 
 
+@checked(
+    "repeatedly0",
+    loader=a(check_items, "a loader"),
+    nepochs=a(check_number, "passes", whole=True),
+    nbatches=a(check_number, "items", whole=True),
+)
 def repeatedly0(loader: Iterable[Any], nepochs: int = sys.maxsize, nbatches: int = sys.maxsize) -> Iterator[Any]:
     """The first `nbatches` items of a loader, `nepochs` times; ends when a pass gives nothing."""
     for _ in range(nepochs):
@@ -102,6 +109,13 @@ def guess_batchsize(batch: Any) -> int:
     return len(batch[0])
 
 
+@checked(
+    "repeatedly",
+    source=a(check_items, "a data set"),
+    nepochs=a(check_number, "passes", optional=True),
+    nbatches=a(check_number, "items", optional=True),
+    nsamples=a(check_number, "samples", optional=True),
+)
 def repeatedly(
     source: Iterable[Any],
     nepochs: int | None = None,
@@ -146,6 +160,7 @@ def compute_sample_weights(n_w_pairs: Iterable[tuple[float, float]]) -> Any:
     """
     import numpy as np
 
+    check_items("compute_sample_weights", "n_w_pairs", n_w_pairs, "pairs of a number and a weight")
     products = np.array([n * w for n, w in n_w_pairs], dtype=np.float64)
     return products / products.max()
 

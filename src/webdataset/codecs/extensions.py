@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from .._arguments import check_function, check_items, check_text
 from .audio import AUDIO_EXTENSIONS, audio_arrays, audio_tensors
 from .video import VIDEO_EXTENSIONS, video_arrays, video_tensors
 
@@ -21,6 +22,8 @@ def handle_extension(extensions: str, f: Callable[[bytes], Any]) -> functools.pa
             and `"png"` takes `seg.png` too.
         f: gets the bytes; when it returns None, the field goes to the next handler.
     """
+    check_text("handle_extension", "extensions", extensions)
+    check_function("handle_extension", "f", f)
     return functools.partial(call_extension_handler, f=f, extensions=extensions.lower().split())
 
 
@@ -59,6 +62,8 @@ def _media_handler(
     load = loaders.get(container)
     if load is None:
         raise ValueError(f"unknown container for {kind}: {container!r}; use {' or '.join(map(repr, loaders))}")
+    if not isinstance(extensions, str):
+        check_items(kind, "extensions", extensions, "extensions, a str or a list")
     return handle_extension(extensions if isinstance(extensions, str) else " ".join(extensions), load)
 
 

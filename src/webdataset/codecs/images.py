@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .._arguments import check_items, check_text, did_you_mean
 from .._optional import require
 from ..errors import EncodingError, SecurityError
 
@@ -78,8 +79,11 @@ class ImageHandler:
     """
 
     def __init__(self, imagespec: str, extensions: Iterable[str] = IMAGE_EXTENSIONS) -> None:
-        if imagespec not in imagespecs:
-            raise ValueError(f"Unknown imagespec: {imagespec!r}, known are {', '.join(imagespecs)}")
+        if not isinstance(imagespec, str) or imagespec not in imagespecs:
+            hint = did_you_mean(imagespec, imagespecs)
+            raise ValueError(f"Unknown imagespec: {imagespec!r}{hint}, known are {', '.join(imagespecs)}")
+        if not isinstance(extensions, str):
+            check_items("imagehandler", "extensions", extensions, "extensions, a str or a list")
         self.imagespec = imagespec
         self.extensions = set(extensions.split() if isinstance(extensions, str) else extensions)
 
@@ -137,6 +141,7 @@ def imageencoder(image: Any, format: str = "PNG") -> bytes:
     Raises:
         EncodingError: floats outside of 0 to 1, or an array or mode that the format cannot hold.
     """
+    check_text("imageencoder", "format", format, "the name of a format")
     pillow = require("PIL.Image", "pillow", "encoding images")
     name = format.upper()
     plugin = _FORMATS.get(name, name)

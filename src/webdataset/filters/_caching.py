@@ -9,6 +9,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from .._arguments import a, check_number, check_path, checked
 from .._closing import close_source
 from .._optional import require
 from .._stage import PipelineStage
@@ -54,6 +55,12 @@ class LMDBCached(PipelineStage):
         chunksize: samples that are written at a time.
     """
 
+    @checked(
+        "LMDBCached",
+        fname=check_path,
+        map_size=a(check_number, "bytes", more_than=0),
+        chunksize=a(check_number, "samples", whole=True, least=1),
+    )
     def __init__(self, fname: Any, map_size: float = 1e12, pickler: Any = pickle, chunksize: int = 500) -> None:
         self.fname = os.fspath(fname)
         self.map_size = int(map_size)

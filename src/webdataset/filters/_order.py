@@ -15,7 +15,7 @@ from numbers import Real
 from random import Random
 from typing import Any
 
-from .._arguments import check_count, shown
+from .._arguments import a, check_count, check_number, check_path, check_text, checked, shown
 from .._closing import close_source
 from .._logfile import append_locked, open_log
 from .._stage import PipelineStage, checkedfilter
@@ -109,6 +109,7 @@ class detshuffle(EpochAttribute, PipelineStage):  # noqa: N801 -- the published 
         epoch: number of the running pass, -1 before the first; a program may set it.
     """
 
+    @checked("detshuffle", epoch=check_number)
     def __init__(
         self,
         bufsize: float = 1000,
@@ -165,6 +166,19 @@ rsample = checkedfilter(_rsample, SeededStage)
 _stderr_at_import = sys.stderr
 
 
+def _check_stream(where: str, name: str, value: Any) -> None:
+    if not callable(getattr(value, "write", None)):
+        raise TypeError(f"{where}: {name} must be something to write to, such as sys.stdout, got {shown(value)}")
+
+
+@checked(
+    "info",
+    fmt=a(check_text, optional=True),
+    n=a(check_number, "samples"),
+    every=a(check_number, "samples"),
+    width=a(check_number, "characters", whole=True),
+    stream=_check_stream,
+)
 def _info(
     data: Iterable[Any],
     fmt: str | None = None,
@@ -206,6 +220,7 @@ def _described(sample: Any, fmt: str | None, width: int, name: str) -> str:
     return "\n".join([f"--- {name}", *(f"{key} {repr(value)[:width]}" for key, value in sample.items())])
 
 
+@checked("log_keys", logfile=a(check_path, optional=True))
 def _log_keys(data: Iterable[Any], logfile: str | os.PathLike[str] | None = None) -> Iterator[Any]:
     """Append a line to a file for each sample, before it goes on: index, worker, rank and key, separated by tabs.
 
