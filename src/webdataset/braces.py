@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 
+from ._arguments import check_text, checked
 from .errors import ShardListError, public_url
 
 MAX_NAMES = 10_000_000
@@ -27,6 +28,7 @@ _one_number_range = re.compile(r"([^{}\\]*)\{" + _RANGE + r"\}([^{}\\]*)", re.DO
 _tokens = re.compile(r"\\[{},\\]|[{},]").finditer
 
 
+@checked("braceexpand", pattern=check_text)
 def braceexpand(pattern: str) -> list[str]:
     """The names that a pattern stands for, in order; at least one, possibly the pattern itself.
 

@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Any, TypeVar, overload
 from zlib import crc32
 
-from ._arguments import a, check_flag, check_function, check_items, check_number, checked
+from ._arguments import a, check_flag, check_function, check_items, check_number, check_text, checked
 from ._closing import close_source
 from ._stage import RestCurried
 from ._torchdata import TorchIterable
@@ -126,6 +126,7 @@ def envlookup(m: re.Match[str]) -> str:
 
 def envsubst(s: str) -> str:
     """The text with each `${NAME}` replaced by the environment variable WDS_NAME, again in what that holds."""
+    check_text("envsubst", "s", s)
     text = s
     for _ in range(ROUNDS):
         text, before = re.sub(r"\$\{(\w+)\}", envlookup, text), text

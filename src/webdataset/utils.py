@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from ._arguments import a, check_items, check_number, checked
+from ._arguments import a, check_items, check_number, check_text, checked
 from ._closing import close_source
 from ._stage import PipelineStage
 from .braces import braceexpand
@@ -58,6 +58,7 @@ def is_iterable(obj: Any) -> bool:
     return isinstance(obj, Iterable) and not isinstance(obj, (str, bytes))
 
 
+@checked("safe_eval", s=check_text, expr=check_text)
 def safe_eval(s: str, expr: str = "{}") -> Any:
     """The value of a literal made of letters, digits and underscores: a number, True, False or None.
 

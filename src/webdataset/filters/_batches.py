@@ -15,7 +15,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from .._arguments import check_count, check_function
+from .._arguments import check_count, check_flag, check_function, checked
 from .._closing import close_source
 from .._stage import checkedfilter
 from ..errors import CollationError
@@ -124,6 +124,7 @@ def dict2tuple(d: Mapping[int, Any]) -> tuple[Any, ...]:
     return tuple(d[i] for i in range(len(d)))
 
 
+@checked("batched", partial=check_flag)
 def _batched(
     data: Iterable[Any],
     batchsize: int = 20,

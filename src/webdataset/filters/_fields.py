@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .._arguments import shown
+from .._arguments import check_flag, checked, shown
 from .._stage import checkedfilter
 from .._types import Handler
 from ..errors import DuplicateFieldError, MissingFieldError, SampleError
@@ -52,6 +52,7 @@ def parse_field_spec(fields: str | Sequence[Alternatives]) -> list[list[str]]:
     return [_alternatives(field) for field in (fields.split() if isinstance(fields, str) else fields)]
 
 
+@checked("to_tuple", missing_is_error=check_flag, none_is_error=check_flag)
 def _to_tuple(
     data: Iterable[Any],
     *args: Alternatives,
@@ -94,6 +95,7 @@ def _to_tuple(
 to_tuple = checkedfilter(_to_tuple)
 
 
+@checked("rename", keep=check_flag)
 def _rename(
     data: Iterable[Any], handler: Handler = reraise_exception, keep: bool = True, **kw: Alternatives
 ) -> Iterator[Any]:
@@ -123,6 +125,7 @@ def _matcher(patterns: Iterable[str]) -> Callable[[str], Any]:
     return re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns)).match
 
 
+@checked("extract_keys", duplicate_is_error=check_flag, ignore_missing=check_flag)
 def _extract_keys(
     source: Iterable[Any],
     *patterns: Alternatives,
@@ -161,6 +164,7 @@ def _extract_keys(
 extract_keys = checkedfilter(_extract_keys)
 
 
+@checked("rename_keys", must_match=check_flag, duplicate_is_error=check_flag)
 def _rename_keys(
     source: Iterable[Any],
     *args: tuple[str, str],

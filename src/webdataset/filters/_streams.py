@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
-from .._arguments import check_function, shown
+from .._arguments import a, check_flag, check_function, check_items, checked, shown
 from .._stage import checkedfilter
 from ..errors import DecodingError
 from ..handlers import reraise_exception
@@ -53,6 +53,7 @@ def find_decoder(decoders: Iterable[Rule], path: str) -> StreamDecoder:
     return found
 
 
+@checked("xdecode", must_decode=check_flag, defaults=a(check_items, "a list of rules"))
 def _xdecode(
     source: Iterable[Any],
     *args: Rule,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from random import Random
 from typing import Any
 
+from .._arguments import shown
 from .._stage import FilterFunction
 from ..workers import resolve_seed
 from .seeds import epoch_random
@@ -73,4 +74,8 @@ class EpochAttribute:
 
 def seeded_random(seed: int | str | None, rng: Any = None) -> Any:
     """`rng` itself, or the generator of epoch 0 and reader 0 for this seed."""
-    return Random(resolve_seed(seed)) if rng is None else rng
+    if rng is None:
+        return Random(resolve_seed(seed))
+    if not (hasattr(rng, "random") or hasattr(rng, "randint")):
+        raise TypeError(f"rng must be a generator, such as random.Random(7), or None, got {shown(rng)}")
+    return rng

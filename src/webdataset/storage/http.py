@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from .._arguments import checked
 from ..errors import ConnectionLostError, OpenError
 from .pool import pool_for
 from .status import connection_error, status_error
@@ -25,6 +26,7 @@ SOME = 1 << 16
 """Most bytes of one `read1`: memory for more would be taken from the system and given back each time."""
 
 
+@checked("http.open_read")
 def open_read(
     url: str, headers: Mapping[str, str] | None = None, timeout: float | tuple[float, float] = TIMEOUTS
 ) -> HttpReader:

@@ -15,6 +15,7 @@ import shlex
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+from .._arguments import a, check_flag, check_number, checked
 from ..errors import NotFoundError, OpenError, public_url
 from .process import GRACE, PIPE_SIZE, describe_status, end_process, let_go, widen_pipe
 from .verbose import trace
@@ -45,6 +46,7 @@ class Pipe(io.BufferedIOBase):
     proc: subprocess.Popen[bytes]
     stream: IO[bytes]
 
+    @checked("Pipe", timeout=a(check_number, "seconds", optional=True), ignore_errors=check_flag)
     def __init__(
         self,
         *args: Any,
