@@ -24,22 +24,10 @@ def load_script(name: str) -> Any:
 
 dump_names = load_script("dump_names")
 
-CACHE = "local copies of shards are not there yet"
 PROGRAM = "the program is not there yet; the module says so"
 PASSING = "an import of the published module that was never its own name"
 
 LACKING = {
-    **dict.fromkeys(["LRUCleanup", "cached_tarfile_samples", "cached_tarfile_to_samples", "pipe_cleaner"], CACHE),
-    **dict.fromkeys(
-        ["cache.FileCache", "cache.FileCache.get_file", "cache.LRUCleanup", "cache.LRUCleanup.cleanup"], CACHE
-    ),
-    **dict.fromkeys(
-        ["cache.LRUCleanup.set_cache_dir", "cache.cached_tarfile_samples", "cache.cached_url_opener"], CACHE
-    ),
-    **dict.fromkeys(["cache.cached_tarfile_to_samples", "cache.check_tar_format", "cache.default_cache_dir"], CACHE),
-    **dict.fromkeys(["cache.default_cache_size", "cache.download", "cache.get_filetype", "cache.islocal"], CACHE),
-    **dict.fromkeys(["cache.pipe_cleaner", "cache.url_to_cache_name", "cache.verbose_cache"], CACHE),
-    **dict.fromkeys(["cache.magic_filetype", "compat.WebDataset.update_cache_info"], CACHE),
     **dict.fromkeys(["downloader.app", "downloader.download_with", "downloader.file_of_tempfile"], PROGRAM),
     **dict.fromkeys(["downloader.random_downloader", "downloader.RandomShardDownloader.list_files"], PROGRAM),
     **dict.fromkeys(
@@ -52,12 +40,13 @@ LACKING = {
         ["downloader.RandomShardDownloader.set_directory", "downloader.RandomShardDownloader.update"], PROGRAM
     ),
     **dict.fromkeys(["downloader.RandomShardDownloader.update_every"], PROGRAM),
-    **dict.fromkeys(["cache.filters", "cache.gopen", "cache.group_by_keys", "cache.obsolete"], PASSING),
-    **dict.fromkeys(["cache.tar_file_expander", "filters.TorchTensor", "filters.autodecode", "filters.utils"], PASSING),
+    **dict.fromkeys(["cache.filters", "cache.gopen", "cache.obsolete"], PASSING),
+    **dict.fromkeys(["filters.TorchTensor", "filters.autodecode", "filters.utils"], PASSING),
     **dict.fromkeys(["gopen.PIPE", "gopen.utils", "pipeline.DataLoader", "pipeline.IterableDataset"], PASSING),
     **dict.fromkeys(["shardlists.IterableDataset", "shardlists.is_iterable", "shardlists.obsolete"], PASSING),
     **dict.fromkeys(["shardlists.pipelinefilter", "shardlists.utils", "tariterators.filters"], PASSING),
     **dict.fromkeys(["tariterators.gopen", "writer.gopen", "autodecode.utils"], PASSING),
+    "compat.WebDataset.update_cache_info": "a step of the published constructor; its result is the opener, `stage(3)`",
     "compat.WebDataset.create_url_iterator": "a step of the published constructor; its result is `stage(0)`",
     "gopen.Pipe.readLine": "never worked: the published stream has no such method; `readline` is there",
     "pipeline.add_length_method": "made a class that cannot be pickled; `with_length` sets a property",
@@ -72,6 +61,7 @@ TORCH = "torch's own class, with torch's signature, where torch is installed"
 
 SIGNATURES = {
     "WebDataset": "nodesplitter: nodes are split by default, single_node_only is for those who ask",
+    "cache.tar_file_expander": "no empty dict between shards by default; eof_value={} asks for it",
     "compat.DataLoader": TORCH,
     "compat.WebDataset": "as WebDataset",
     "compat.tar_file_expander": "no empty dict between shards by default; eof_value={} asks for it",
@@ -79,7 +69,7 @@ SIGNATURES = {
     "filters.tuple2dict": PASSES_BY,
     "gopen.Pipe.read": "says its argument",
     "gopen.Pipe.write": "says its argument",
-    "multi.MultiLoader": "the prefix of a socket that we do not make; the published one names a folder of one system",
+    "multi.MultiLoader": "its prefix is that of the temporary folder there is; the published one names a folder of one system",
     "numpy_dumps": PASSES_BY,
     "pipeline.DataPipeline.invoke": "stages never got keyword arguments",
     "pipeline.DataPipeline.with_length": "no warning, so 0.2 programs stay quiet",

@@ -42,7 +42,7 @@ from .autodecode import (
     torch_video,
     video,
 )
-from .cache import StreamingOpen
+from .cache import LRUCleanup, StreamingOpen, cached_tarfile_samples, cached_tarfile_to_samples, pipe_cleaner
 from .cborsiterators import cbors2_to_samples, cbors_to_samples
 from .errors import DataError, DecodingError, ErrorBudgetError, WebDatasetError
 from .extradatasets import MockDataset, with_epoch, with_length
@@ -118,6 +118,7 @@ __all__ = [
     "FluidInterface",
     "FluidWrapper",
     "LMDBCached",
+    "LRUCleanup",
     "MockDataset",
     "MultiShardSample",
     "PipelineStage",
@@ -136,6 +137,8 @@ __all__ = [
     "autodecode",
     "batched",
     "cache",
+    "cached_tarfile_samples",
+    "cached_tarfile_to_samples",
     "cbors2_to_samples",
     "cbors_to_samples",
     "cborsiterators",
@@ -162,6 +165,7 @@ __all__ = [
     "mix",
     "non_empty",
     "numpy_dumps",
+    "pipe_cleaner",
     "pipeline",
     "pipelinefilter",
     "pytorch",

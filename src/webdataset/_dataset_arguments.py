@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ._arguments import check_choice, check_count, check_flag, check_function, check_handler, shown
+from ._arguments import check_choice, check_count, check_flag, check_function, check_handler, check_path, shown
 from .filters import ON_MISSING
 from .samples import KEY_RULES
 
@@ -49,6 +49,7 @@ def check_arguments(given: dict[str, Any]) -> None:
         check_function(where, name, given[name], optional=True)
     if not isinstance(given["cache_size"], (int, float, type(None))):
         raise TypeError(f"{where}: cache_size must be a number of bytes, got {shown(given['cache_size'])}")
+    check_path(where, "cache_dir", given["cache_dir"], optional=True)
     size = given["shardshuffle"]
     if size is not None and not isinstance(size, (int, float)):
         check_count(where, "shardshuffle", size, 0, "shards")

@@ -1,64 +1,284 @@
-"""Openers: stages that turn shard urls into streams. Local copies of remote shards will live here too."""
+"""Shard urls -> local copies of the shards, each downloaded once a host; `FileCache` is the stage.
+
+    url -> name in the folder (cachenames) -> there already? -> open, locked for reading
+                                             no -> download as `<name>.partial`, look at it, rename -> open
+
+Rules: only whole files that the validator has seen get their name, so a copy that is there needs no second look. How
+bytes come in is `cachedownload`'s matter, what goes out again is `cachecleanup`'s.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
-from ._arguments import a_handler, check_flag, checked
-from ._closing import closing_source
-from ._types import Handler
-from .errors import OpenError, public_url
+from ._arguments import a, a_handler, check_flag, check_function, check_number, check_path, checked
+from ._stage import RestCurried
+from ._types import Handler, Sample
+from .cachecleanup import LRUCleanup, read_locked, touch
+from .cachedownload import DISK_FULL, Validator, copy_shard, download
+from .cachenames import check_cache_name, islocal, pipe_cleaner, url_to_cache_name
+from .errors import NotFoundError, OpenError, public_url
+from .filetypes import check_tar_format, get_filetype, magic_filetype
 from .handlers import reraise_exception
-from .storage.local import local_path
-from .tariterators import locate_shard, note_fault
+from .openers import StreamingOpen, open_each, open_streaming
+from .storage.atomic import cannot_write
+from .storage.local import local_path, open_read
+from .tariterators import expand_and_group, group_by_keys, tar_file_expander
+
+__all__ = [
+    "FileCache",
+    "LRUCleanup",
+    "StreamingOpen",
+    "cached_tarfile_samples",
+    "cached_tarfile_to_samples",
+    "cached_url_opener",
+    "check_tar_format",
+    "download",
+    "get_filetype",
+    "islocal",
+    "magic_filetype",
+    "pipe_cleaner",
+    "url_to_cache_name",
+]
 
 logger = logging.getLogger(__name__)
 
-HOPELESS = 1000
-"""A source that draws the same shards again and again ends when none of so many could be opened."""
+default_cache_dir: str
+"""WDS_CACHE, or `./_cache`; read whenever it is asked for."""
+default_cache_size: float
+"""WDS_CACHE_SIZE in bytes, or 1e18."""
+verbose_cache: int
+"""WDS_VERBOSE_CACHE: 1 logs what the cache does."""
 
 
-class StreamingOpen:
-    """Stage: open each url (or `{"url": ...}`) as it comes; gives `{"url", "stream"}`, local files `"local_path"` too.
+class FileCache:
+    """Stage: open each url (or `{"url": ...}`) from a local copy, made when it is first asked for.
+
+    Gives `{"url", "stream", "local_path"}`. Local files are opened where they are. Of several processes of a host that
+    ask for one shard, one downloads it. A download that fails is tried three times before the handler is asked. When
+    the disk is full, shards are streamed, without "local_path".
 
     Args:
-        verbose: log each url that is opened.
-        handler: asked when one cannot be opened; true skips it, false ends the stage.
+        cache_dir: the folder, made when it is missing; None: WDS_CACHE, or `./_cache`.
+        url_to_name: called with a url, gives the name of its copy in the folder; a result that is a url itself is
+            named by `url_to_cache_name`.
+        verbose: log what is opened and downloaded; so does WDS_VERBOSE_CACHE=1.
+        validator: called with a file that has just come; false refuses it. None: everything is kept.
+        handler: asked when a shard cannot be had; true skips it, false ends the stage.
+        cache_size: bytes that the folder may hold, besides the shards that are being read; what was used longest ago
+            goes. 0 or less: no bound.
+        cache_cleanup_interval: seconds between two looks at what other processes added; None: look each time.
+
+    Attributes:
+        cleaner: the `LRUCleanup`, or None.
     """
 
-    @checked("StreamingOpen", verbose=check_flag, handler=a_handler)
-    def __init__(self, verbose: bool = False, handler: Handler = reraise_exception) -> None:
-        self.verbose = verbose
+    @checked(
+        "FileCache",
+        cache_dir=a(check_path, optional=True),
+        url_to_name=check_function,
+        verbose=check_flag,
+        validator=a(check_function, optional=True),
+        handler=a_handler,
+        cache_size=a(check_number, "bytes"),
+    )
+    def __init__(
+        self,
+        cache_dir: str | os.PathLike[str] | None = None,
+        *,
+        url_to_name: Callable[[str], str] = url_to_cache_name,
+        verbose: bool = False,
+        validator: Validator | None = check_tar_format,
+        handler: Handler = reraise_exception,
+        cache_size: float = -1,
+        cache_cleanup_interval: float | None = 30,
+    ) -> None:
+        self.cache_dir = os.path.expanduser(_cache_dir() if cache_dir is None else os.fspath(cache_dir))
+        self.url_to_name = url_to_name
+        self.verbose = verbose or bool(_verbose_cache())
+        self.validator = validator
         self.handler = handler
+        self.cleaner: LRUCleanup | None = None
+        if cache_size > 0:
+            self.cleaner = LRUCleanup(self.cache_dir, cache_size, verbose=self.verbose, interval=cache_cleanup_interval)
+        self._warned = False
 
     def __call__(self, urls: Iterable[Any]) -> Iterator[dict[str, Any]]:
-        from .gopen import gopen, rewrite_url
+        return open_each(urls, self._open, self.handler)
 
-        failed: list[str] = []  # in a row
-        source_of_urls = iter(urls)
-        with closing_source(source_of_urls):
-            for item in source_of_urls:
-                source = dict(item) if isinstance(item, dict) else {"url": item}
-                url = source["url"]
-                if self.verbose:
-                    logger.info("opening %s", public_url(url))
-                try:
-                    source["stream"] = gopen(url)
-                    path = local_path(rewrite_url(url))
-                except Exception as exn:
-                    note_fault(source)
-                    failed.append(url)
-                    if len(failed) % HOPELESS == 0 and len(set(failed)) <= len(failed) // 2:
-                        raise OpenError(
-                            f"{len(failed)} times in a row no shard could be opened, the last one because: {exn}",
-                            url=url,
-                        ) from exn
-                    if self.handler(locate_shard(exn, url)):
-                        continue
-                    return
-                failed = []
-                if path is not None:
-                    source["local_path"] = path
-                yield source
+    def get_file(self, url: str) -> str:
+        """The path of a local file that holds the shard: its own where the url is local, else that of its copy.
+
+        Raises:
+            ValueError: what came is no tar archive (`WrongContentError`), or `url_to_name` gave no name.
+            OpenError: it cannot be downloaded or written.
+        """
+        path = _local_path(url)
+        if path is not None:
+            return path
+        dest = os.path.join(self.cache_dir, check_cache_name(self.url_to_name(url), url))
+        if os.path.exists(dest):
+            touch(dest)
+            return dest
+        if self.cleaner is not None:
+            self.cleaner.cleanup()
+        _make_folder(os.path.dirname(dest))
+        if copy_shard(url, dest, self.verbose, self.validator) and self.cleaner is not None:
+            with suppress(OSError):
+                self.cleaner.added(os.path.getsize(dest))
+        touch(dest)
+        return dest
+
+    def _open(self, url: str) -> dict[str, Any]:
+        if url == "-" or _local_path(url) is not None:
+            return open_streaming(url)
+        for _ in range(3):
+            try:
+                path = self.get_file(url)
+            except OpenError as exn:
+                if exn.errno not in DISK_FULL:
+                    raise
+                self._warn_once(exn)
+                break
+            try:
+                stream = read_locked(open_read(path))
+            except NotFoundError:
+                continue  # a cleanup of another process was faster
+            if self.verbose:
+                logger.info("opening %s from %s", public_url(url), path)
+            if self.cleaner is not None:
+                self.cleaner.cleanup()  # behind the lock: not the shard that is to be read now
+            return {"stream": stream, "local_path": path}
+        return open_streaming(url)
+
+    def _warn_once(self, exn: Exception) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"{exn}; from now on shards that find no room are streamed, not kept", stacklevel=2)
+
+
+def cached_url_opener(
+    data: Iterable[Any],
+    handler: Handler = reraise_exception,
+    cache_size: float = -1,
+    cache_dir: str | None = None,
+    url_to_name: Callable[[str], str] = pipe_cleaner,
+    validator: Validator | None = check_tar_format,
+    verbose: bool = False,
+    always: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Open each `{"url": ...}` through a `FileCache` with these arguments; `cache_size` 0 streams.
+
+    Args:
+        always: Ignored, local files are never copied; kept for callers of 0.2.
+    """
+    if cache_size == 0:
+        return StreamingOpen(verbose=verbose, handler=handler)(data)
+    cache = FileCache(
+        cache_dir, url_to_name=url_to_name, verbose=verbose, validator=validator, handler=handler, cache_size=cache_size
+    )
+    return cache(data)
+
+
+def cached_tarfile_samples(
+    src: Iterable[Any],
+    handler: Handler = reraise_exception,
+    cache_size: float = -1,
+    cache_dir: str | None = None,
+    verbose: bool = False,
+    url_to_name: Callable[[str], str] = pipe_cleaner,
+    always: bool = False,
+    select_files: Callable[[str], bool] | None = None,
+    rename_files: Callable[[str], str] | None = None,
+) -> Iterator[Sample]:
+    """Samples of the shards `{"url": ...}`, read from local copies: `tarfile_samples` behind `cached_url_opener`."""
+    streams = cached_url_opener(src, handler, cache_size, cache_dir, url_to_name, verbose=verbose, always=always)
+    if select_files is None and rename_files is None:
+        return expand_and_group(streams, handler)
+    return group_by_keys(tar_file_expander(streams, handler, select_files, rename_files), handler=handler)
+
+
+cached_tarfile_to_samples = RestCurried(cached_tarfile_samples)
+
+
+def shard_opener(
+    cache_dir: str | os.PathLike[str] | None,
+    cache_size: float | None,
+    url_to_name: Callable[[str], str] | None,
+    verbose: bool,
+    handler: Handler,
+) -> FileCache | StreamingOpen:
+    """The opener for these arguments of WebDataset, and for WDS_CACHE and WDS_CACHE_SIZE where they say nothing.
+
+    Raises:
+        ValueError: the folder does not exist.
+    """
+    folder = cache_dir if cache_dir is not None else os.environ.get("WDS_CACHE") or None
+    if cache_size is None or cache_size < 0:
+        cache_size = _cache_size(-1)
+    if cache_size == 0 or folder is None:
+        if cache_size > 0 and folder is None and not os.environ.get("WDS_CACHE_SIZE"):
+            logger.warning("cache_size without cache_dir or WDS_CACHE: shards are streamed, not kept")
+        return StreamingOpen(verbose=verbose, handler=handler)
+    folder = os.path.expanduser(folder)
+    if not os.path.isdir(folder):
+        raise ValueError(f"cache directory {folder} does not exist")
+    return FileCache(
+        folder, url_to_name=url_to_name or pipe_cleaner, verbose=verbose, handler=handler, cache_size=cache_size
+    )
+
+
+def _local_path(url: str) -> str | None:
+    from .gopen import rewrite_url
+
+    return local_path(rewrite_url(url))
+
+
+def _make_folder(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as exn:
+        raise cannot_write(exn, folder) from exn
+
+
+def _cache_dir() -> str:
+    return os.environ.get("WDS_CACHE") or "./_cache"
+
+
+def _cache_size(default: float = 1e18) -> float:
+    """WDS_CACHE_SIZE in bytes; `1e12` is a number too."""
+    text = os.environ.get("WDS_CACHE_SIZE") or str(default)
+    try:
+        size = float(text)
+    except ValueError:
+        size = float("nan")
+    if size != size:
+        raise ValueError(f"WDS_CACHE_SIZE must be a number of bytes, got {text!r}")
+    return size
+
+
+def _verbose_cache() -> int:
+    """WDS_VERBOSE_CACHE, 0 or 1."""
+    text = os.environ.get("WDS_VERBOSE_CACHE") or "0"
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"WDS_VERBOSE_CACHE must be 0 or 1, got {text!r}") from None
+
+
+_FROM_ENVIRONMENT: dict[str, Callable[[], Any]] = {
+    "default_cache_dir": _cache_dir,
+    "default_cache_size": _cache_size,
+    "verbose_cache": _verbose_cache,
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FROM_ENVIRONMENT:
+        return _FROM_ENVIRONMENT[name]()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

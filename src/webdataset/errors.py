@@ -16,6 +16,7 @@
     │   └── OpenError                 (OSError)  a url cannot be opened, read or written
     │       ├── NotFoundError         (FileNotFoundError)  there is nothing at this url
     │       ├── UnknownSchemeError    (ValueError)  nobody knows how to open such urls
+    │       ├── WrongContentError     (ValueError)  what came to be kept is not what was asked for
     │       └── ConnectionLostError   the bytes stopped before the announced end
     ├── EmptyDatasetError             (ValueError)  there was nothing to read
     ├── ShardListError                (ValueError)  shards cannot be listed or split as asked
@@ -212,6 +213,10 @@ class NotFoundError(OpenError, FileNotFoundError):
 
 class UnknownSchemeError(OpenError, ValueError):
     """No handler is registered for urls of this scheme."""
+
+
+class WrongContentError(OpenError, ValueError):
+    """What a url gave is no shard, so the cache does not keep it."""
 
 
 class ConnectionLostError(OpenError):

@@ -19,7 +19,7 @@ from ._empty import CheckEmpty, check_empty
 from ._optional import require as require_module
 from ._stage import FilterFunction, PipelineStage
 from ._types import Alternatives, AnyStage, FieldDecoder, Handler, Shards
-from .cache import StreamingOpen
+from .cache import shard_opener
 from .errors import public_url
 from .handlers import reraise_exception
 from .pipeline import DataPipeline
@@ -206,7 +206,9 @@ class WebDataset(DataPipeline, FluidInterface):
             every sample comes once, leave it off.
         repeat: pass over the shards without end.
         shardshuffle: shuffle the shards in a buffer of this size (True: 100), differently in each epoch.
-        cache_size, cache_dir, url_to_name: local copies of shards; not there yet.
+        cache_size: bytes that local copies may take; 0: no cache; less than 0 or None: WDS_CACHE_SIZE, or no bound.
+        cache_dir: an existing folder for local copies of shards; None: WDS_CACHE, or no cache.
+        url_to_name: called with a url, gives the name of its copy; None: `pipe_cleaner`, then `url_to_cache_name`.
         detshuffle: shuffle shards with `filters.detshuffle`.
         nodesplitter: divides shards among ranks; None: every rank reads all. Fewer shards than readers are no error:
             some readers have nothing to do, and the log says how many.
@@ -227,6 +229,7 @@ class WebDataset(DataPipeline, FluidInterface):
 
     Raises:
         TypeError, ValueError: an argument is not what it must be.
+        ValueError: the folder of the cache does not exist.
         EmptyDatasetError: there are no shards; when iterating, no sample in any of them.
     """
 
@@ -260,8 +263,6 @@ class WebDataset(DataPipeline, FluidInterface):
     ) -> None:
         check_arguments(locals())
         super().__init__()
-        if cache_dir is not None or (cache_size or 0) > 0:
-            raise NotImplementedError("WebDataset: cache_dir and cache_size: this version streams without a cache")
         self.seed = resolve_seed(seed)
         self.append(_shard_list(urls, mode, resampled or mode == "resampled", self.seed))
         if mode not in FOLDER_MODES:  # a folder that others fill gives each shard to one process only, in its own order
@@ -270,7 +271,7 @@ class WebDataset(DataPipeline, FluidInterface):
         if shardshuffle is not None and mode not in FOLDER_MODES:
             size = 100 if shardshuffle is True else shardshuffle
             self.append((filters.detshuffle if detshuffle else filters.shuffle)(size, seed=self.seed))
-        self.append(StreamingOpen(verbose=verbose, handler=handler))
+        self.append(shard_opener(cache_dir, cache_size, url_to_name, verbose, handler))
         options: dict[str, Any] = {"handler": handler}
         if select_files is not None or rename_files is not None:
             options.update(select_files=select_files, rename_files=rename_files)

@@ -1,0 +1,96 @@
+"""A shard's url -> the name of its local copy. Text only: no file is looked at.
+
+A name says enough for a person to know the shard, and ends in a hash of the whole url, so that two directories with
+equal file names never share a copy. Users, passwords, hosts, queries and commands are in no name, only in the hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import urllib.parse
+
+from .errors import printable
+from .storage.urls import scheme_of
+
+HASH_DIGITS = 16
+STEM_LENGTH = 80
+"""Characters of a file name that are kept, its last ones; file systems end at 255 bytes."""
+
+_REMOTE_WORD = re.compile(r"(https?|hdfs|gs|ais|s3):")
+_SUFFIX = re.compile(r"(\.tar)?\.[A-Za-z0-9]{1,8}$")
+
+
+def islocal(url: str) -> bool:
+    """Whether a url is a path or a `file:` url."""
+    return scheme_of(url) in ("", "file")
+
+
+def pipe_cleaner(spec: str) -> str:
+    """The remote url inside a `pipe:` command; the spec itself where there is none, or where there are several.
+
+    >>> pipe_cleaner("pipe:curl -s 'https://host/a.tar' | cat"), pipe_cleaner("pipe:cat a.tar")
+    ('https://host/a.tar', 'pipe:cat a.tar')
+    """
+    if scheme_of(spec) != "pipe":
+        return spec
+    words = [word.strip("'\"") for word in spec[len("pipe:") :].split()]
+    urls = {word for word in words if _REMOTE_WORD.match(word)}
+    return urls.pop() if len(urls) == 1 else spec
+
+
+def url_to_cache_name(url: str, ndir: int = 0) -> str:
+    """The name of a local copy: the file's name, with a hash of the whole url before its suffix.
+
+    Args:
+        ndir: so many of the directories above the file come before it, with "/" between.
+
+    >>> url_to_cache_name("https://host/b/train-0.tar.gz?token=1", ndir=1)
+    'b/train-0-16fc54bb6d2aab5d.tar.gz'
+
+    Raises:
+        TypeError: the url is no text.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"a url must be a str, got {type(url).__name__}: {url!r:.100}")
+    digest = hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:HASH_DIGITS]
+    *folders, name = _path_of(url)
+    found = _SUFFIX.search(name)
+    suffix = found[0] if found else ""
+    stem = name[: len(name) - len(suffix)][-STEM_LENGTH:]
+    kept = [_plain(folder)[-STEM_LENGTH:] for folder in folders[-ndir:]] if ndir > 0 else []
+    return "/".join([*kept, f"{_plain(stem) or 'shard'}-{digest}{suffix}"])
+
+
+def check_cache_name(name: object, url: str) -> str:
+    """What a program's `url_to_name` gave, if it is a path inside the cache; a url, as of `pipe_cleaner`, is named.
+
+    Raises:
+        ValueError: it leads out of the folder, or names nothing.
+    """
+    if isinstance(name, str) and (name == url or "://" in name):
+        return url_to_cache_name(name)
+    if not isinstance(name, str) or {"", ".", ".."} & set(name.split("/")) or re.search(r"[\\\0]", name):
+        raise ValueError(
+            f"url_to_name gave {printable(repr(name))}, which names no file in the cache; give a file name, such as "
+            "webdataset.cache.url_to_cache_name(url)"
+        )
+    return name
+
+
+def _path_of(url: str) -> list[str]:
+    """The components of a url's path, at least one."""
+    url = pipe_cleaner(url)
+    scheme = scheme_of(url)
+    if scheme == "pipe":
+        return ["pipe"]  # a command may say anything
+    if "://" in url:
+        url = re.split(r"[?#]", url.partition("://")[2])[0].partition("/")[2]
+    else:
+        url = url[len(scheme) + 1 :] if scheme else url
+    return [urllib.parse.unquote(part) for part in url.split("/") if part] or [""]
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r"[^A-Za-z0-9_.+=,@-]", "_", text)
+    return f"_{text[1:]}" if text.startswith(".") else text

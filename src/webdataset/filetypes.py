@@ -1,0 +1,60 @@
+"""A file -> what it is, known by its content: whether it can be a shard, and what to call it when it is none."""
+
+from __future__ import annotations
+
+import os
+
+from .errors import TarError
+from .tar.compression import MAGIC_BYTES, compression_of
+from .tar.header import BLOCK, ZERO_BLOCK, is_header
+from .tar.source import Source
+
+_PAGE_MARKS = (b"<!doctype html", b"<html")
+
+
+def check_tar_format(fname: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as an archive does that we can read: a tar header, plain or compressed.
+
+    An archive without members, of zeros only, is one as well; an empty file is none.
+
+    Raises:
+        OSError: the file cannot be read.
+        MissingDependencyError: the package that reads this compression is not installed.
+    """
+    with open(fname, "rb") as stream:
+        try:
+            source = Source(stream)
+            try:
+                source.fill(BLOCK)
+                block = bytes(source.window[source.pos : source.pos + BLOCK])
+            finally:
+                source.close()
+        except TarError:  # the compressed stream is damaged at its beginning
+            return False
+    return block == ZERO_BLOCK or is_header(block)
+
+
+def magic_filetype(fname: str | os.PathLike[str]) -> str:
+    """The file's name and what its first bytes say: `a.tar: POSIX tar archive`, `b.tgz: gzip compressed data`."""
+    with open(fname, "rb") as stream:
+        block = stream.read(BLOCK)
+    return f"{os.fspath(fname)}: {kind_of(block)}"
+
+
+def get_filetype(fname: str | os.PathLike[str]) -> str:
+    """As `magic_filetype`; no program is asked."""
+    return magic_filetype(fname)
+
+
+def kind_of(block: bytes) -> str:
+    """What a file is that begins with these 512 bytes."""
+    if block[257:262] == b"ustar":
+        return "POSIX tar archive"
+    if is_header(block):
+        return "tar archive"
+    compression = compression_of(block[:MAGIC_BYTES])
+    if compression is not None:
+        return f"{compression} compressed data"
+    if block.lstrip().lower().startswith(_PAGE_MARKS):
+        return "HTML document"
+    return "data" if block else "empty"
