@@ -19,6 +19,7 @@ import sys
 from typing import Any, ClassVar
 
 from .order.seeds import mix_seed
+from .workers import reader_info
 
 _SLOTS = 512
 _FIRST, _GENERATION, _LAST, _TABLE = range(4)  # in the shared array; the table of empty passes follows
@@ -26,6 +27,9 @@ _SIZE = _TABLE + 2 * _SLOTS
 _ROWS = 64
 _TAG_BITS = 40
 _TAG_MASK = (1 << _TAG_BITS) - 1
+
+run = 0
+"""In a worker of a MultiLoader: what the workers of one pass have in common, and no other pass."""
 
 
 class EpochCounter:
@@ -80,16 +84,19 @@ class EpochCounter:
     def all_ended_empty(self) -> bool:
         """Note that the running pass gave nothing here; whether all workers of the loader said so (False: unknown)."""
         info = _worker_info()
-        if self._shared is None or info is None or info.num_workers > _SLOTS:
+        worker, num_workers = reader_info()[2:] if run or info is None else (info.id, info.num_workers)
+        if self._shared is None or (info is None and not run) or num_workers > _SLOTS:
             return False
         begin = _TABLE + _SLOTS
-        self._shared[begin + info.id] = self._running
-        return all(self._shared[begin + worker] == self._running for worker in range(info.num_workers))
+        self._shared[begin + worker] = self._running
+        return all(self._shared[begin + number] == self._running for number in range(num_workers))
 
     def _tag(self, passes: int) -> int:
         """What all workers of this pass, and no other pass, have in common; never 0."""
         info = _worker_info()
-        if info is None:
+        if run:
+            whose = run
+        elif info is None:
             whose = os.getpid() if "WORKER" not in os.environ else os.getppid()
         else:
             whose = info.seed - info.id
