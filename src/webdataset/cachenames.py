@@ -46,7 +46,7 @@ def url_to_cache_name(url: str, ndir: int = 0) -> str:
         ndir: so many of the directories above the file come before it, with "/" between.
 
     >>> url_to_cache_name("https://host/b/train-0.tar.gz?token=1", ndir=1)
-    'b/train-0-16fc54bb6d2aab5d.tar.gz'
+    'b/train-0-276eb81767013f7b.tar.gz'
 
     Raises:
         TypeError: the url is no text.
