@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import io
 import os
 from typing import Any
 
@@ -28,25 +27,26 @@ class AtomicFile:
         self.overwrite = overwrite
         if not overwrite:
             refuse_existing(self.path)
+        self._fd: int | None = None
         try:
-            self._file = _open_alone(self.name)
+            self._fd = _open_alone(self.name)
         except (OSError, ValueError) as exn:
             raise cannot_write(exn, self.name) from exn
 
     def write(self, data: Any) -> int:
         """Append bytes, as many as the system takes at once; the result is how many it were."""
-        return self._file.write(data)
+        return os.write(self._open_fd(), data)
 
     def writev(self, chunks: list[Any]) -> int:
         """Append chunks, as many of their bytes as the system takes at once; the result is how many it were."""
         if hasattr(os, "writev"):
-            return os.writev(self._file.fileno(), chunks)
-        return self._file.write(chunks[0])
+            return os.writev(self._open_fd(), chunks)
+        return os.write(self._open_fd(), chunks[0])
 
     @property
     def closed(self) -> bool:
         """Whether it has been given its name, or was given up."""
-        return self._file.closed
+        return self._fd is None
 
     def commit(self) -> None:
         """Close the file and give it its name."""
@@ -54,56 +54,64 @@ class AtomicFile:
             if not self.overwrite:
                 refuse_existing(self.path)
             if os.name == "nt":  # there, a file that is open cannot be renamed, nor can another writer have it
-                self._file.close()
+                self._close()
             else:  # some file systems say only when a descriptor is closed what could not be written
-                os.close(os.dup(self._file.fileno()))
+                os.close(os.dup(self._open_fd()))
             os.replace(self.name, self.path)  # while the lock still keeps other writers away
         except OpenError:
             raise
         except OSError as exn:
             raise cannot_write(exn, self.path) from exn
         finally:
-            self._file.close()
+            self._close()
 
     def discard(self) -> None:
         """Close the file and remove it."""
         if os.name == "nt":
-            self._file.close()
+            self._close()
         try:
             os.unlink(self.name)
         except FileNotFoundError:
             pass
         finally:
-            self._file.close()
+            self._close()
+
+    def __del__(self) -> None:
+        self._close()  # without a word: whoever was writing here has one
+
+    def _open_fd(self) -> int:
+        if self._fd is None:
+            raise ValueError(f"{self.name} is closed")
+        return self._fd
+
+    def _close(self) -> None:
+        fd, self._fd = getattr(self, "_fd", None), None
+        if fd is not None:
+            os.close(fd)
 
 
-def _emptied(file: io.FileIO) -> io.FileIO:
-    if os.fstat(file.fileno()).st_size:
-        file.truncate()
-    return file
-
-
-def _open_alone(path: str) -> io.FileIO:
-    """The file, empty, for this writer alone; what a killed writer left is taken over.
+def _open_alone(path: str) -> int:
+    """A descriptor of the file, empty, for this writer alone; what a killed writer left is taken over.
 
     Raises:
         BlockingIOError: another writer has it open.
     """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     try:
         import fcntl
     except ImportError:  # Windows: no two writers can have it open for replacing
-        return io.FileIO(path, "wb")
+        return os.open(path, flags | os.O_TRUNC, 0o666)
     collected = False
     while True:
-        file = io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "wb")
+        fd = os.open(path, flags, 0o666)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                return _emptied(file)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(fd), os.stat(path)):
+                return _emptied(fd)
         except FileNotFoundError:
             pass  # another writer has just completed it, or given it up
         except BlockingIOError:
-            file.close()
+            os.close(fd)
             if not collected:  # it may be a writer of this program that was dropped without a close
                 collected = True
                 gc.collect()
@@ -112,11 +120,17 @@ def _open_alone(path: str) -> io.FileIO:
                 errno.EWOULDBLOCK, "another writer is at work on it, or one in this program was never closed"
             ) from None
         except OSError as exn:
-            if exn.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                file.close()
-                raise
-            return _emptied(file)  # a file system without locks
-        file.close()
+            if exn.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                return _emptied(fd)  # a file system without locks
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _emptied(fd: int) -> int:
+    if os.fstat(fd).st_size:
+        os.ftruncate(fd, 0)
+    return fd
 
 
 def refuse_existing(path: str) -> None:
