@@ -143,14 +143,6 @@ def test_pytorch_weights_only_has_two_names(monkeypatch):
     assert wds.pytorch_weights_only is False
 
 
-def test_programs_that_are_not_there_yet_say_so():
-    """Making one is an error that names it and what to use."""
-    from webdataset import downloader
-
-    with pytest.raises(NotImplementedError, match="not there yet in this version"):
-        downloader.RandomShardDownloader([], 1)
-
-
 def test_a_download_is_complete_or_absent(tmp_path):
     """The copy has the bytes; a source that fails leaves nothing behind."""
     from webdataset.downloader import download_file, get_oldest_file, total_file_size

@@ -1,0 +1,74 @@
+"""RandomShardDownloader: a folder that stays filled, with real files."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from helpers import write_shards
+from webdataset.downloader import RandomShardDownloader, download_with, file_of_tempfile
+from webdataset.errors import NotFoundError, ShardListError
+
+
+@pytest.fixture
+def urls(tmp_path):
+    (tmp_path / "source").mkdir()
+    return write_shards(tmp_path / "source", 5, 2)
+
+
+def test_the_folder_is_filled(tmp_path, urls):
+    """Updates add `increment` shards up to `nshards`; one that is read counts; the bytes are those of the source."""
+    loader = RandomShardDownloader(urls, 3, increment=2)
+    loader.set_directory(str(tmp_path / "new" / "folder"))
+    loader.update()
+    first, second = loader.list_files()
+    os.rename(first, f"{first}._123_")
+    loader.update()
+    assert len(loader.list_files()) == 3
+    assert len(loader.list_files(inactive=True)) == 2
+    loader.update()
+    assert len(os.listdir(loader.directory)) == 3
+    with open(second, "rb") as copy, open(tmp_path / "source" / os.path.basename(second), "rb") as original:
+        assert copy.read() == original.read()
+
+
+def test_one_is_removed(tmp_path, urls):
+    """From a full folder, the oldest that nobody reads goes; from one that is not full, none."""
+    loader = RandomShardDownloader(urls, 2, directory=str(tmp_path))
+    loader.update()
+    old, other = loader.list_files()
+    os.utime(old, (1, 1))
+    loader.maybe_remove()
+    assert loader.list_files() == [other]
+    loader.maybe_remove("random")
+    assert loader.list_files() == [other]
+
+
+def test_what_cannot_be_had(tmp_path, caplog):
+    """It is logged, or raised; nothing stays of it."""
+    loader = RandomShardDownloader([str(tmp_path / "absent.tar")], 1, directory=str(tmp_path))
+    loader.update()
+    assert "absent.tar: not added" in caplog.text
+    loader.errors = "raise"
+    with pytest.raises(NotFoundError):
+        loader.update()
+    assert os.listdir(tmp_path) == []
+
+
+def test_commands(tmp_path, urls):
+    """A command downloads too; its failure is an error."""
+    download_with("cp {url} {output}")(urls[0], str(tmp_path / "a b"))
+    assert (tmp_path / "a b").stat().st_size == os.path.getsize(urls[0])
+    with pytest.raises(OSError, match="exit status 3"):
+        download_with("exit 3")("x", "y")
+    assert file_of_tempfile("/d/a.tar.123.loading") == "/d/a.tar"
+
+
+def test_names_that_cannot_be(urls):
+    """Two shards of one name, or a name that is no shard's, are errors at once."""
+    for wrong, text in ((["/a/x.tar", "/b/x.tar"], "another shard"), (["/a/x.zip"], "does not match")):
+        with pytest.raises(ShardListError, match=text):
+            RandomShardDownloader(wrong, 1)
+    with pytest.raises(ValueError, match="mode"):
+        RandomShardDownloader(urls, 1).run_job(mode="x")
