@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import io
 import pickle
@@ -260,6 +261,8 @@ CASES = [
     ("WebLoader", wds.WebLoader, {"num_worker": 2}, TypeError, r"WebLoader: unknown argument 'num_worker' \(did you"),
     ("FluidWrapper", wds.FluidWrapper, {"initial": 5}, TypeError, "FluidWrapper: initial must be something to iterate"),
 ]  # fmt: skip
+if importlib.util.find_spec("torch") is None:  # then it says that torch is missing, whatever the arguments
+    CASES = [case for case in CASES if case[0] != "WebLoader"]
 
 
 @pytest.mark.parametrize(
