@@ -238,7 +238,7 @@ def test_the_end_of_the_program(prefix, tmp_path, signum):
             os.killpg(program.pid, signum)  # as a terminal does
         elif signum is not None:
             program.send_signal(signum)
-        assert program.wait(20) == (0 if signum is None else -signum)
+        assert program.wait(60) == (0 if signum is None else -signum)
         assert gone(pid)
         said = program.stderr.read()
     for _ in range(500):
@@ -246,7 +246,10 @@ def test_the_end_of_the_program(prefix, tmp_path, signum):
             break
         time.sleep(0.01)
     assert list(tmp_path.iterdir()) == []
-    assert said.count("Traceback") == (1 if signum == signal.SIGINT else 0), said
+    if signum == signal.SIGINT:  # a worker that was only starting may say it, too
+        assert "KeyboardInterrupt" in said
+    else:
+        assert "Traceback" not in said
 
 
 def test_a_data_set_without_samples(tmp_path_factory, prefix):
