@@ -306,6 +306,3 @@ def fuse_stages(stages: list[Any]) -> list[Any]:
 
 def _is_plain(stage: Any, f: Callable[..., Any], options: set[str]) -> bool:
     return type(stage) is FilterFunction and stage.f is f and not stage.args and stage.kw.keys() <= options
-
-
-Source = Iterable[Any]
