@@ -119,6 +119,13 @@ def test_a_generator_is_used_as_it_is():
         assert list(stage(range(20))) == list(filters._shuffle(range(20), 5, rng=twin))
 
 
+def test_a_slice_looks_as_published():
+    """The text of the stage is that of islice, whatever the function is called here; it pickles."""
+    stage = pickle.loads(pickle.dumps(filters.slice(3)))
+    assert str(stage) == "<islice (3,) {}>"
+    assert list(stage(range(9))) == [0, 1, 2]
+
+
 def test_a_shuffle_looks_as_published():
     """Its text is searched for by programs; it is a curried filter with f, args and kw."""
     stage = filters.shuffle(10, seed=0)
@@ -140,6 +147,8 @@ def test_wrong_arguments_are_told_where_the_stage_is_made():
     """Seed and rng at once, unknown keywords; a buffer that is no number when a pass begins."""
     with pytest.raises(ValueError, match="shuffle: give seed or rng, not both"):
         filters.shuffle(10, seed=1, rng=random.Random())
+    with pytest.raises(ValueError, match="give seed or rng, not both"):
+        filters._shuffle(range(3), 10, seed=1, rng=random.Random())
     with pytest.raises(TypeError, match=r"shuffle: unknown argument 'size' \(did you mean 'bufsize'\?\)"):
         filters.shuffle(size=10)
     with pytest.raises(TypeError, match="shuffle: bufsize must be a number of samples, got '10'"):

@@ -38,9 +38,7 @@ LACKING = {
     "compat.WebDataset.update_cache_info": "a step of the published constructor; its result is the opener, `stage(3)`",
     "compat.WebDataset.create_url_iterator": "a step of the published constructor; its result is `stage(0)`",
     "gopen.Pipe.readLine": "never worked: the published stream has no such method; `readline` is there",
-    "pipeline.add_length_method": "made a class that cannot be pickled; `with_length` sets a property",
     "shardlists.default_rng": "one generator for the whole process; ours are made of (seed, epoch)",
-    "tariterators.shardlist": "a leftover that nothing uses, broken for its main argument; SimpleShardList does it",
     "tariterators.trace": "a switch that does nothing",
 }
 """Published names that we do not have, and why."""

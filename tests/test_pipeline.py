@@ -15,7 +15,7 @@ import pytest
 import webdataset as wds
 from helpers import tar_bytes, write_shards
 from webdataset.errors import EmptyDatasetError
-from webdataset.pipeline import fuse_stages
+from webdataset.pipeline import add_length_method, fuse_stages
 
 
 @pytest.fixture
@@ -391,3 +391,21 @@ def test_one_policy_counts_each_data_set_for_itself(urls, tmp_path):
     good = iter(wds.WebDataset(urls, handler=policy))
     bad = iter(wds.WebDataset([*urls[:2], str(tmp_path / "gone.tar"), *urls[2:]], handler=policy))
     assert 60 == sum(1 for pair in zip(good, bad, strict=True) for _ in pair)
+
+
+def test_add_length_method_gives_any_object_a_length():
+    """`len()` is the attribute `size` of an object of the program; a pipeline has that without help."""
+
+    class Numbers:
+        size = 5
+
+        def __iter__(self):
+            return iter(range(self.size))
+
+    numbers = add_length_method(Numbers())
+    assert len(numbers) == 5 == len(list(numbers))
+    assert isinstance(numbers, Numbers)
+    assert type(numbers).__name__ == "Numbers_Length"
+    dataset = wds.DataPipeline(range(3)).with_length(3)
+    assert add_length_method(dataset) is dataset
+    assert type(dataset) is wds.DataPipeline

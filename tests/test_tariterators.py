@@ -11,6 +11,7 @@ import pytest
 import webdataset as wds
 from helpers import FailAfter, TrickleReader, tar_bytes, write_shards
 from reading import PATHS, SCANS, fused, read, staged
+from webdataset import tariterators
 from webdataset.errors import DataError, DuplicateFieldError, NotFoundError, StreamError
 from webdataset.handlers import (
     ignore_and_continue,
@@ -133,11 +134,11 @@ def test_an_error_closes_everything(path: str, broken: bytes) -> None:
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
     ("handler", "expected"),
-    [(ignore_and_continue, ["0", *"0123"]), (ignore_and_stop, ["0"])],
+    [(ignore_and_continue, ["0", *"0123", *"0123"]), (ignore_and_stop, ["0", *"0123"])],
 )
 def test_handlers_decide_about_damaged_shards(path: str, handler: Any, expected: list[str]) -> None:
-    """True goes on with the next shard, false ends the stage; a sample in which a fault is seen never comes."""
-    streams = [io.BytesIO(CUT), io.BytesIO(GOOD)]
+    """Damage inside an archive ends this one, true or false; no archive at all ends the stage where it says false."""
+    streams = [io.BytesIO(data) for data in (CUT, GOOD, b"rubbish" * 200, GOOD)]
     assert keys(PATHS[path](sources(*streams), handler)) == expected
 
 
@@ -198,6 +199,8 @@ def test_functions_of_the_program_that_raise() -> None:
     with pytest.raises(Custom):
         list(staged(sources(io.BytesIO(GOOD)), select_files=select))
     assert keys(staged(sources(io.BytesIO(GOOD)), ignore_and_continue, select_files=select)) == ["0", "2", "3"]
+    shards = sources(io.BytesIO(GOOD), io.BytesIO(tar_bytes({"a.txt": b""})))
+    assert keys(staged(shards, ignore_and_stop, select_files=select)) == ["0", "a"]
 
 
 def test_the_group_handler_is_another_one() -> None:
@@ -281,6 +284,14 @@ def test_urls_to_samples(tmp_path: Path) -> None:
     assert keys(tarfile_to_samples(handler=ignore_and_continue)(listed)) == expected
     only_text = tarfile_to_samples(select_files=lambda name: name.endswith("txt"))(listed)
     assert [list(sample)[2:] for sample in only_text] == [["txt"]] * 6
+
+
+def test_shardlist_gives_the_urls_of_a_pattern() -> None:
+    """`shardlist`, an old source of pipelines, expands patterns, and shuffles where it is asked to."""
+    pattern = "a-{0..9}.tar"
+    assert list(tariterators.shardlist(pattern)) == list(wds.SimpleShardList(pattern))
+    shuffled = [shard["url"] for shard in tariterators.shardlist(pattern, shuffle=True)]
+    assert shuffled != sorted(shuffled) == [f"a-{n}.tar" for n in range(10)]
 
 
 def test_urls_that_cannot_be_opened(tmp_path: Path) -> None:

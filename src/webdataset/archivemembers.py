@@ -31,7 +31,7 @@ class Archive:
     def __init__(self, handler: Handler = reraise_exception) -> None:
         self.handler = handler
         self.failure: Exception | None = None  # what the handler raised
-        self.stopped = False  # the handler wants no more
+        self.found_members = False
         self.complete = False
         self.damaged = False
         self.damaged_member: str | None = None
@@ -148,10 +148,10 @@ def archive_members(
         archive.complete = True
         finish_archive(reader, url)
     except _Stop:
-        archive.damaged = archive.stopped = True
+        archive.damaged = True
         archive.damaged_member = archive.spoiled[-1]
     except Exception:
-        archive.damaged = not archive.complete
+        archive.damaged, archive.found_members = not archive.complete, reader.found_members
         archive.damaged_member = name if reader.member_begun is not None else None
         raise
     finally:

@@ -79,7 +79,7 @@ def random_samples(
 
     Args:
         sources: what to draw from.
-        probs: how likely each is, in any unit; equal ones by default.
+        probs: how likely each is, in any unit; equal ones by default; one of 0 is never drawn, also with `longest`.
         longest: a source at its end is left out, and the others go on.
         seed: None means WDS_SEED or 0, "random" draws one, and logs it.
         rng: generator to use instead of a seed; needs `random()`.

@@ -248,6 +248,14 @@ class DataPipeline(TorchIterable, PipelineStage):
         self.pipeline = []
 
 
+def add_length_method(obj: Any) -> Any:
+    """The same object, whose `len()` is its attribute `size` from now on; a DataPipeline, which has that, as it is."""
+    if not isinstance(obj, DataPipeline):
+        kind = type(obj)
+        obj.__class__ = type(f"{kind.__name__}_Length", (kind,), {"__len__": lambda self: self.size})
+    return obj
+
+
 def _takes_epoch(start: Callable[..., Any]) -> bool:
     """Whether a method `start` is the one described above, and not the program's own."""
     try:

@@ -32,8 +32,10 @@ from .grouping import Grouper
 from .handlers import reraise_exception
 from .places import add_place
 from .samples import KeyRule, base_plus_ext, decode_name, is_metadata_member, valid_sample
+from .shardlists import Shard, SimpleShardList, Urls
 from .tar.reader import ArchiveReader
 from .tar.scan import Run
+from .workers import resolve_seed
 
 __all__ = [
     "base_plus_ext",
@@ -41,6 +43,7 @@ __all__ = [
     "group_by_keys",
     "meta_prefix",
     "meta_suffix",
+    "shardlist",
     "tar_file_expander",
     "tar_file_iterator",
     "tarfile_samples",
@@ -61,6 +64,11 @@ _GROUPING = {
 
 HOPELESS = 1000
 """So many shards without a sample, all of them seen before, end a stream that draws without end."""
+
+
+def shardlist(urls: Urls, *, shuffle: bool = False) -> Iterator[Shard]:
+    """The shards as `{"url": str}`: an older name of `SimpleShardList`; `shuffle` takes the order of WDS_SEED or 0."""
+    return iter(SimpleShardList(urls, resolve_seed(None) if shuffle else None))
 
 
 @checked("url_opener", handler=a_handler)
@@ -100,8 +108,9 @@ def tar_file_expander(
 ) -> Iterator[Any]:
     """The files of many archives: each `{"url", "stream"}` becomes its members, with `__url__` added.
 
-    A damaged archive goes to the handler: true goes on with the next one, false ends the stage.
-    Streams are closed. `eof_value`, unless None, is given after each archive.
+    A damaged archive goes to the handler, which ends this one only: what comes next is read, whether it says true or
+    false. Only what is no archive at all ends the stage where it says false. Streams are closed. `eof_value`, unless
+    None, is given after each archive.
     """
     with closing_source(data):
         for source in data:
@@ -120,12 +129,10 @@ def tar_file_expander(
                 note_fault(source)
                 if exn is archive.failure:
                     raise
-                if not handler(locate_shard(exn, url, "read")):
+                if not handler(locate_shard(exn, url, "read")) and not archive.found_members:
                     return
             finally:
                 close_stream(stream)
-            if archive.stopped:
-                return
             if eof_value is not None:
                 yield eof_value
 
@@ -251,7 +258,7 @@ def expand_and_group(
                 done = grouper.flush_before(_begun(reader))
                 if done is not None:
                     yield done
-                if not handler(locate_shard(exn, url, "read")):
+                if not handler(locate_shard(exn, url, "read")) and not reader.found_members:
                     return
             finally:
                 reader.close()

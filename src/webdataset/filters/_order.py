@@ -147,6 +147,7 @@ def _slice(data: Iterable[Any], *args: int | None) -> Iterator[Any]:
     return _closing(islice(source, *args), source)
 
 
+_slice.__name__ = "islice"  # what programs find in the text of the stage
 slice = checkedfilter(_slice)
 
 

@@ -73,9 +73,11 @@ class EpochAttribute:
 
 
 def seeded_random(seed: int | str | None, rng: Any = None) -> Any:
-    """`rng` itself, or the generator of epoch 0 and reader 0 for this seed."""
+    """`rng` itself, or the generator of epoch 0 and reader 0 for this seed; ValueError for both."""
     if rng is None:
         return Random(resolve_seed(seed))
+    if seed is not None:
+        raise ValueError("give seed or rng, not both")
     if not (hasattr(rng, "random") or hasattr(rng, "randint")):
         raise TypeError(f"rng must be a generator, such as random.Random(7), or None, got {shown(rng)}")
     return rng

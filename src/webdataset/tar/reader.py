@@ -113,6 +113,11 @@ class ArchiveReader:
             yield member
 
     @property
+    def found_members(self) -> bool:
+        """Whether the header of a member was found: after an error, whether this is an archive at all."""
+        return self._count > 0 or self.member_begun is not None
+
+    @property
     def window_start(self) -> int:
         """Offset in the (decompressed) archive of the first byte of the last run's window."""
         return self._run_start
