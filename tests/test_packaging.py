@@ -69,7 +69,7 @@ def test_an_installed_package_is_complete(make, tmp_path):
     for name in ("src", "tests", "examples", "bench", "docs"):
         shutil.copytree(ROOT / name, source / name, ignore=junk)
     for path in ROOT.glob("*.*"):
-        if path.is_file():
+        if path.is_file() and path.name != ".git":  # in a worktree it is a file, and leads to the real repository
             shutil.copy(path, source)
     out = tmp_path / "out"
     out.mkdir()

@@ -182,3 +182,13 @@ def test_an_order_is_the_same_in_every_process(tmp_path):
     (order,) = orders
     assert order.split(",") == keys(wds.WebDataset(pattern, shardshuffle=10, seed=7).shuffle(20))
     assert order.split(",") != keys(wds.WebDataset(pattern, shardshuffle=10, seed=8).shuffle(20))
+
+
+def test_a_shuffle_behind_a_loader_draws_other_numbers_than_those_in_it():
+    """A DataLoader counts as the random stages of its data set."""
+    inner = wds.FluidWrapper(range(50)).shuffle(100)
+    plain = list(wds.FluidWrapper(list(range(50))).shuffle(100))
+    outer = wds.WebLoader(inner, batch_size=None).shuffle(100)
+    orders = [list(outer), [plain[i] for i in plain]]
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == list(range(50))

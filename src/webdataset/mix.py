@@ -16,7 +16,7 @@ from ._closing import close_source
 from ._epochs import EpochCounter
 from ._torchdata import TorchIterable
 from .errors import EmptyDatasetError
-from .order.seeded import seeded_random
+from .order.seeded import random_stages_in, seeded_random
 from .order.seeds import epoch_random
 from .workers import reader_info, resolve_seed
 
@@ -144,6 +144,11 @@ class _Mixed(TorchIterable):
         self.longest = longest
         self._epochs = EpochCounter()
 
+    @property
+    def random_stages(self) -> int:
+        """How many stages that draw random numbers the data sets have."""
+        return sum(random_stages_in(dataset) for dataset in self.datasets)
+
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass this epoch, here and in every data set that counts epochs."""
         check_number("set_epoch", "epoch", epoch, whole=True)
@@ -197,9 +202,15 @@ class RandomMix(_Mixed):
         self.seed = resolve_seed(seed) if seed is not None else None
         _checked_weights("RandomMix", probs, len(self.datasets))
 
+    @property
+    def random_stages(self) -> int:
+        """Those of the data sets, and this one."""
+        return super().random_stages + 1
+
     def __iter__(self) -> Iterator[Any]:
         weights = _checked_weights("RandomMix", self.probs, len(self.datasets))
-        rng = epoch_random(resolve_seed(self.seed), self._epochs.next(), reader_info().reader)
+        place = super().random_stages if self.seed is None else 0
+        rng = epoch_random(resolve_seed(self.seed), self._epochs.next(), reader_info().reader, place)
         return _drawn([iter(dataset) for dataset in self.datasets], weights, self.longest, rng)
 
 

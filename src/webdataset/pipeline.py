@@ -4,7 +4,8 @@ The first stage is a source (anything iterable, or a callable without arguments)
 is called with the iterator before it. The list may be edited. What happens at each pass:
 
 1. every stage that has a method `start(epoch, reader)` is told the epoch, and which reader this is
-   (0 as long as nothing before it divides the stream among readers);
+   (0 as long as nothing before it divides the stream among readers); those that draw random numbers are
+   told how many others do so before them;
 2. the stages that expand and group tar files run fused where they stand unedited side by side;
 3. each stage whose handler is an ErrorPolicy gets a handler of this pass, and what it gives is counted;
 4. the iterators are chained. Where there are several readers, errors that come out are told which one.
@@ -27,6 +28,7 @@ from ._epochs import EpochCounter
 from ._stage import FilterFunction, PipelineStage, RestCurried, public_name
 from ._torchdata import TorchIterable, register_with_torch
 from ._types import AnyStage
+from .order.seeded import SeededStage, random_stages_in
 from .places import add_reader, in_torch_worker
 from .policy import PassPolicies
 from .shardlists import SimpleShardList, split_by_node, split_by_worker
@@ -146,7 +148,11 @@ class DataPipeline(TorchIterable, PipelineStage):
             tell_idle_readers(self.pipeline, info)
         # A source that is a pipeline or a loader has divided the stream itself, by rank at least.
         divided = info.reader if hasattr(self.pipeline[0], "dataset") or _is_pipeline(self.pipeline[0]) else 0
+        drawing = 0
         for stage in self.pipeline:
+            if isinstance(stage, SeededStage):
+                stage.place = drawing
+            drawing += random_stages_in(stage)
             start = getattr(stage, "start", None)
             if callable(start) and _takes_epoch(start):
                 start(epoch, divided)
@@ -154,6 +160,11 @@ class DataPipeline(TorchIterable, PipelineStage):
                 stage.epochs = self._epochs
             if getattr(stage, "splits_readers", False):
                 divided = info.reader
+
+    @property
+    def random_stages(self) -> int:
+        """How many stages that draw random numbers there are."""
+        return sum(random_stages_in(stage) for stage in self.pipeline)
 
     def iterator(self) -> Iterator[Any]:
         """All passes; ends when a pass gives nothing."""

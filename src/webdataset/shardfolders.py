@@ -73,6 +73,7 @@ class DirectoryShardList(TorchIterable):
     """
 
     splits_readers = True
+    random_stages = 1
 
     @checked(
         "DirectoryShardList",

@@ -179,6 +179,11 @@ class SimpleShardList(TorchIterable):
     def __len__(self) -> int:
         return len(self.urls)
 
+    @property
+    def random_stages(self) -> int:
+        """1 if the list is shuffled."""
+        return int(self.seed is not None and self.seed is not False)
+
     def start(self, epoch: int, reader: int) -> None:
         """The next pass is this epoch, counted from 0; the order is the same for all readers."""
         self._epoch = epoch
@@ -186,7 +191,7 @@ class SimpleShardList(TorchIterable):
     def __iter__(self) -> Iterator[Shard]:
         epoch, self._epoch = self._epoch, self._epoch + 1
         urls = self.urls.copy()
-        if self.seed is not None and self.seed is not False:
+        if self.random_stages:
             epoch_random(resolve_seed(self.seed), epoch).shuffle(urls)
         return ({"url": url} for url in urls)
 
@@ -282,9 +287,14 @@ def make_seed(*args: Any) -> int:
     """One seed of 31 bits made of several values; the same everywhere for numbers and text."""
     seed = 0
     for part in args:
-        number = hash(part) if isinstance(part, (int, float)) else crc32(str(part).encode("utf-8", "surrogatepass"))
-        seed = (seed * 31 + number) & 0x7FFFFFFF
+        seed = (seed * 31 + _number(part)) & 0x7FFFFFFF
     return seed
+
+
+def _number(part: Any) -> int:
+    if isinstance(part, int):
+        return part  # hash(-1) is hash(-2)
+    return hash(part) if isinstance(part, float) else crc32(str(part).encode("utf-8", "surrogatepass"))
 
 
 def _worker_seed() -> int:

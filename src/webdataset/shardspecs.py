@@ -72,6 +72,8 @@ class MultiShardSample(TorchIterable):
         SecurityError: a file has `pipe:` urls that are not allowed.
     """
 
+    random_stages = 1
+
     def __init__(self, fname: Any, *, allow_pipe: bool | None = None) -> None:
         """`fname`: path of a YAML or JSON file, or the dict itself. `allow_pipe`: None asks WDS_ALLOW_PIPE."""
         self.allow_pipe = allow_pipe

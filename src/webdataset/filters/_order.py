@@ -22,6 +22,7 @@ from .._stage import PipelineStage, checkedfilter
 from .._types import Handler
 from ..order.buffer import pick, shuffled, shuffled_by_size
 from ..order.seeded import EpochAttribute, SeededStage, seeded_random
+from ..order.seeds import epoch_random
 from ..order.sizes import bytes_of, image_bytes
 from ..workers import reader_info, resolve_seed
 
@@ -129,7 +130,7 @@ class detshuffle(EpochAttribute, PipelineStage):  # noqa: N801 -- the published 
 
     def run(self, src: Iterable[Any]) -> Iterator[Any]:
         """One pass, the next epoch."""
-        rng = Random(self.seed + self._next_epoch())
+        rng = epoch_random(self.seed + self._next_epoch())
         return _shuffle(src, self.bufsize, self.initial, rng, max_bytes=self.max_bytes)
 
     def __repr__(self) -> str:

@@ -1,16 +1,16 @@
-"""Stages that draw random numbers: (seed, epoch, reader) -> one generator for each pass.
+"""Stages that draw random numbers: (seed, epoch, reader, place) -> one generator for each pass.
 
 Before each pass the pipeline calls `start(epoch, reader)`; `reader` is 0 as long as nothing before
-the stage has split the stream, so that all readers draw the same. A stage that nobody starts counts
-its passes itself. "random" is drawn once, when the stage is made, so that all copies of the stage,
-in whatever process, agree.
+the stage has split the stream, so that all readers draw the same. It also sets `place`, how many
+stages that draw come before this one: those without a seed of their own must not all draw the same.
+A stage that nobody starts counts its passes itself. "random" is drawn once, when the stage is made,
+so that all copies of the stage, in whatever process, agree.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from random import Random
 from typing import Any
 
 from .._arguments import shown
@@ -20,7 +20,13 @@ from .seeds import epoch_random
 
 
 class SeededStage(FilterFunction):
-    """A stage function with parameters `seed` and `rng`, called with a fresh `rng` in each pass."""
+    """A stage function with parameters `seed` and `rng`, called with a fresh `rng` in each pass.
+
+    Attributes:
+        place: how many stages that draw come before this one; it counts where no seed is given.
+    """
+
+    random_stages = 1
 
     def _set(self, f: Callable[..., Iterator[Any]], args: tuple[Any, ...], kw: dict[str, Any]) -> None:
         super()._set(f, args, kw)
@@ -33,6 +39,7 @@ class SeededStage(FilterFunction):
             del self.kw[data]
         self._epoch = 0
         self._reader = 0
+        self.place = 0
 
     def start(self, epoch: int, reader: int) -> None:
         """The next pass is this epoch, counted from 0, of this reader."""
@@ -43,7 +50,8 @@ class SeededStage(FilterFunction):
         epoch, self._epoch = self._epoch, self._epoch + 1
         if arguments.get("rng") is None:
             seed = arguments.pop("seed", None)
-            arguments["rng"] = epoch_random(resolve_seed(seed), epoch, self._reader)
+            place = self.place if seed is None else 0
+            arguments["rng"] = epoch_random(resolve_seed(seed), epoch, self._reader, place)
         return self.f(**arguments)
 
     def _arguments(self, data: Any) -> dict[str, Any]:
@@ -51,11 +59,19 @@ class SeededStage(FilterFunction):
         return bound.arguments
 
 
+def random_stages_in(stage: Any) -> int:
+    """How many stages that draw random numbers this one is, or holds; a loader holds those of its data set."""
+    count = getattr(getattr(stage, "dataset", stage), "random_stages", 0)
+    return count if type(count) is int else 0
+
+
 class EpochAttribute:
     """An object whose attribute `epoch` is the epoch of the running pass, -1 before the first.
 
     A program may set `epoch`; then its numbers count on from there, also with a pipeline that calls `start`.
     """
+
+    random_stages = 1
 
     def __init__(self, epoch: int = -1) -> None:
         self.epoch = self._left = self._first = epoch
@@ -75,7 +91,7 @@ class EpochAttribute:
 def seeded_random(seed: int | str | None, rng: Any = None) -> Any:
     """`rng` itself, or the generator of epoch 0 and reader 0 for this seed; ValueError for both."""
     if rng is None:
-        return Random(resolve_seed(seed))
+        return epoch_random(resolve_seed(seed))
     if seed is not None:
         raise ValueError("give seed or rng, not both")
     if not (hasattr(rng, "random") or hasattr(rng, "randint")):

@@ -1,6 +1,6 @@
-"""Seeds: (seed, epoch, reader) -> one integer, the same on every machine and Python.
+"""Seeds: (seed, epoch, reader, stage) -> one integer, the same on every machine and Python.
 
-Epoch 0 of reader 0 is the seed itself, so orders published for a seed stay; everything else goes
+Epoch 0 of reader 0 and stage 0 is the seed itself, so orders published for a seed stay; everything else goes
 through the finaliser of splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number
 generators, 2014), which `hash()` could not replace: it differs from process to process.
 """
@@ -19,16 +19,16 @@ def _splitmix64(value: int) -> int:
     return value ^ (value >> 31)
 
 
-def mix_seed(seed: int, epoch: int = 0, reader: int = 0) -> int:
-    """The seed of one reader in one epoch; `mix_seed(seed)` is `seed`."""
-    if epoch == 0 and reader == 0:
+def mix_seed(seed: int, epoch: int = 0, reader: int = 0, stage: int = 0) -> int:
+    """The seed of one stage of one reader in one epoch; `mix_seed(seed)` is `seed`, unless that is negative."""
+    if epoch == reader == stage == 0 <= seed:  # Random(-3) would be Random(3)
         return seed
     mixed = 0
-    for part in (seed, epoch, reader):
+    for part in (seed, epoch, reader, stage) if stage else (seed, epoch, reader):
         mixed = _splitmix64(mixed ^ (part & _MASK))
     return mixed
 
 
-def epoch_random(seed: int, epoch: int = 0, reader: int = 0) -> random.Random:
-    """A generator of its own for one reader in one epoch."""
-    return random.Random(mix_seed(seed, epoch, reader))
+def epoch_random(seed: int, epoch: int = 0, reader: int = 0, stage: int = 0) -> random.Random:
+    """A generator of its own for one stage of one reader in one epoch."""
+    return random.Random(mix_seed(seed, epoch, reader, stage))
