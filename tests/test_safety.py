@@ -32,7 +32,8 @@ from webdataset.codecs import encoders
 from webdataset.codecs.ffmpeg import opened
 from webdataset.codecs.gz import gzipped
 from webdataset.errors import SecurityError
-from webdataset.shardlists import SimpleShardList
+from webdataset.gopen import gopen_curl
+from webdataset.shardlists import SimpleShardList, expand_urls
 from webdataset.tariterators import tarfile_samples
 
 
@@ -274,6 +275,18 @@ def test_descriptions_run_nothing(name: str, tmp_path: Path, monkeypatch: pytest
         assert canary.exists() or name == "name.yaml"
 
 
+def test_file_names_found_by_a_star_are_no_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that somebody called `pipe:...` is read as the file it is when a star, a folder or a spec finds it."""
+    monkeypatch.chdir(tmp_path)
+    name = "pipe:touch canary;.tar"
+    Path(name).write_bytes(tar_bytes({"a.txt": b"text"}))
+    Path("spec.json").write_text(json.dumps({"datasets": [{"shards": "*.tar"}]}))
+    for urls in ("*.tar", "**/*.tar", "{*,*}.tar::./*.tar", Path("*.tar"), "./", "spec.json", expand_urls("*.tar")):
+        samples = wds.WebDataset(urls, shardshuffle=False)
+        assert f"./{name}" in {sample["__url__"] for sample in samples}
+    assert not Path("canary").exists()
+
+
 def test_the_program_is_trusted(tmp_path: Path) -> None:
     """A pipe: url that the program writes does run."""
     canary = tmp_path / "canary"
@@ -319,6 +332,13 @@ def test_the_switch(
         for url in (f"pipe:cat {local}", f"PIPE:cat {local}"):
             with pytest.raises(ValueError, match="gopen_pipe: unsafe_gopen is False, cannot open pipe URLs"):
                 open_(url)
+    with pytest.raises(SecurityError, match="cannot open local files"):
+        gopen_curl(f"FILE://{local}")
+    cached = wds.DataPipeline([pickled], wds.LMDBCached(tmp_path / "db", map_size=1 << 20))
+    with pytest.raises(
+        SecurityError, match=r"LMDBCached: '.*db' holds pickles, which are not loaded while enforce_sec"
+    ):
+        list(cached)
     with pytest.raises(ValueError, match="Unpickling is not allowed for security reasons when enforce_security is set"):
         list(wds.filters._xdecode([pickled]))
     with pytest.raises(ValueError, match="Unpickling is not allowed"):

@@ -252,6 +252,8 @@ def _check_read_only(url: str, mode: str) -> None:
 
 def _by_tool(tool: str, url: str, mode: str, bufsize: int, kw: dict[str, Any]) -> Pipe:
     _check_mode(mode)
+    if scheme_of(url) == "file" and mode == "rb":  # curl reads local files, too
+        refuse_if_secure("gopen: unsafe_gopen is False, cannot open local files")
     opener = commands.open_read if mode == "rb" else commands.open_write
     return opener(url, tool, bufsize=bufsize, **kw)
 

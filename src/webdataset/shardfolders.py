@@ -31,7 +31,7 @@ def has_scheme(url: str) -> bool:
 def expand_stars(url: str) -> list[str]:
     """The files that a local path with `*` matches, sorted; any other url alone.
 
-    Files that are still being written (`.partial`) do not count.
+    Files that are still being written (`.partial`) do not count. A file whose name looks like a url gets "./" before it.
 
     Raises:
         EmptyDatasetError: nothing matches (a ValueError).
@@ -39,12 +39,17 @@ def expand_stars(url: str) -> list[str]:
     if "*" not in url or has_scheme(url) or os.path.exists(url):
         return [url]
     found = glob.glob(re.sub(r"[?\[]", r"[\g<0>]", url), recursive=True)
-    files = sorted(path for path in found if url.endswith(".partial") or not path.endswith(".partial"))
+    files = sorted(_as_path(path) for path in found if url.endswith(".partial") or not path.endswith(".partial"))
     if not files:
         folder = os.path.dirname(url.partition("*")[0]) or "."
         there = "holds no such file" if os.path.isdir(folder) else "does not exist"
         raise EmptyDatasetError(f"{public_url(url)}: no file matches; the folder {folder!r} {there}")
     return files
+
+
+def _as_path(name: str) -> str:
+    """The name of a file that nobody takes for a url: a file that is called `pipe:...` is data, and runs nothing."""
+    return os.path.join(".", name) if has_scheme(name) or name == "-" else name
 
 
 def shards_in_folder(folder: str) -> list[str]:

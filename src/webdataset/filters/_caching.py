@@ -13,6 +13,7 @@ from .._arguments import a, check_number, check_path, checked
 from .._closing import close_source
 from .._optional import require
 from .._stage import PipelineStage
+from ..security import refuse_if_secure
 
 
 class Cached(PipelineStage):
@@ -46,7 +47,7 @@ class LMDBCached(PipelineStage):
 
     Samples come back in the order of their keys: `__key__`, or the number of the sample where there is
     none. A key that comes twice in a pass keeps both samples. The data base is pickled data, so it must
-    be one that this program, or one that it trusts, has written.
+    be one that this program, or one that it trusts, has written; the security switch refuses it.
 
     Args:
         fname: folder of the data base.
@@ -90,6 +91,9 @@ class LMDBCached(PipelineStage):
 
     def run(self, source: Iterable[Any]) -> Iterator[Any]:
         """One pass: what is in the data base when it is complete, else the source."""
+        refuse_if_secure(
+            f"LMDBCached: {self.fname!r} holds pickles, which are not loaded while enforce_security is set"
+        )
         if self.is_complete():
             with self.db.begin() as txn:
                 for key, value in txn.cursor():
