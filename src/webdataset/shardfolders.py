@@ -31,7 +31,8 @@ def has_scheme(url: str) -> bool:
 def expand_stars(url: str) -> list[str]:
     """The files that a local path with `*` matches, sorted; any other url alone.
 
-    Files that are still being written (`.partial`) do not count. A file whose name looks like a url gets "./" before it.
+    Files that are still being written (`.partial`) do not count. A file whose name looks like
+    a url gets "./" before it.
 
     Raises:
         EmptyDatasetError: nothing matches (a ValueError).
