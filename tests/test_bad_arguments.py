@@ -354,7 +354,7 @@ CLASSIC = {
     "epochs": r"\.repeat\(n\)",
     "opener": "gopen_schemes",
     "shuffle": r"shardshuffle=",
-    "associate": "webdataset.associate",
+    "associate": r"\.associate",
     "prepare_for_worker": "workersplitter=None",
     "length": r"with_length\(n\)",
     "suffixes": "to_tuple",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +73,22 @@ def test_names_that_cannot_be(urls):
             RandomShardDownloader(wrong, 1)
     with pytest.raises(ValueError, match="mode"):
         RandomShardDownloader(urls, 1).run_job(mode="x")
+
+
+def test_folders_that_are_kept_filled_without_end(tmp_path, urls):
+    """update_every adds, replace_every removes one and adds one, again and again, until an error that is raised."""
+    for method, nshards in (("update_every", 99), ("replace_every", 1)):
+        added = []
+
+        def download(url, target, added=added):
+            if len(added) == 2:
+                raise EOFError("enough")
+            added.append(Path(target).write_bytes(Path(url).read_bytes()))
+
+        folder = tmp_path / method
+        folder.mkdir()
+        shards = RandomShardDownloader(urls, nshards, directory=str(folder), download=download, errors="raise")
+        with pytest.raises(EOFError, match="enough"):
+            getattr(shards, method)(0)
+        assert len(added) == 2
+        assert len(list(folder.iterdir())) == (2 if method == "update_every" else 0)

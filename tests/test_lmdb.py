@@ -27,6 +27,17 @@ def test_lmdb_replays_what_was_read(tmp_path):
     copy.close()
 
 
+def test_lmdb_that_the_program_fills(tmp_path):
+    """`add_samples` writes pairs of key and sample; the pass that is read from the source comes on top of them."""
+    cached = wds.LMDBCached(str(tmp_path / "db"), map_size=1 << 24)
+    cached.add_samples([(b"a", "of the program"), (b"z", "of the program")])
+    assert not cached.is_complete()
+    samples = [{"__key__": "a", "n": 1}, {"__key__": "b", "n": 2}]
+    assert samples == list(cached.run(samples))
+    assert [*samples, "of the program"] == list(cached.run([]))
+    cached.close()
+
+
 def test_lmdb_is_complete_only_after_a_whole_pass(tmp_path):
     """A pass that is left early is not replayed, and the next one reads the source again."""
     cached = wds.LMDBCached(tmp_path / "db", map_size=1 << 24)

@@ -220,3 +220,14 @@ def test_every_pipeline_object_is_registered():
     """Classes of pipelines are subclasses of IterableDataset for issubclass, too, once torch is imported."""
     for kind in (wds.WebDataset, wds.DataPipeline, wds.WebLoader, wds.FluidWrapper):
         assert issubclass(kind, IterableDataset)
+
+
+def test_functions_of_torch_fields(tmp_path):
+    """`torch_dumps` makes the bytes of a pth field, `torch_loads` the tensors that are in them."""
+    value = {"weights": torch.arange(6.0).reshape(2, 3), "step": 7}
+    with wds.TarWriter(str(tmp_path / "a.tar")) as sink:
+        sink.write({"__key__": "a", "pth": value, "model.pth": wds.torch_dumps(value)})
+    [sample] = wds.WebDataset(str(tmp_path / "a.tar"), shardshuffle=False)
+    for data in (sample["pth"], sample["model.pth"]):
+        found = wds.torch_loads(data)
+        assert (7, True) == (found["step"], torch.equal(value["weights"], found["weights"]))

@@ -16,7 +16,7 @@ _CLASSIC = {
     "pipeline": ".compose(stage)",
     "epochs": ".repeat(n)",
     "shuffle": ".shuffle(n), and WebDataset(urls, shardshuffle=m) for the shards",
-    "associate": ".compose(webdataset.associate(...))",
+    "associate": ".associate(...)",
     "length": ".with_length(n)",
     "suffixes": '.to_tuple("jpg", "cls"), or select_files= for the names of members',
     "opener": ", with webdataset.gopen_schemes[scheme] = opener",

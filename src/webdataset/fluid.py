@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
@@ -120,6 +120,10 @@ class FluidInterface:
     def map_dict(self, handler: Handler = reraise_exception, **kw: Callable[[Any], Any]) -> Self:
         """Apply a function to each named field: `filters.map_dict`."""
         return self.compose(filters.map_dict(handler=handler, **kw))
+
+    def associate(self, associator: Callable[[str], Any] | Mapping[str, Any]) -> Self:
+        """Samples with further fields, found by their key: `filters.associate`."""
+        return self.compose(filters.associate(associator))
 
     def select(self, predicate: Callable[[Any], Any], **kw: Unpack[HandlerOption]) -> Self:
         """Keep the samples for which the predicate is true: `filters.select`."""
