@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 HERE = Path(__file__).parent
 _IMPORTS_TORCH = re.compile(r"^(?:import|from) torch\b", re.MULTILINE)
@@ -21,3 +24,11 @@ def pytest_report_header() -> list[str]:
     """One line with the files that are left out."""
     names = ", ".join(str(Path(path).relative_to(HERE)) for path in collect_ignore)
     return [f"without torch, left out: {names}"] if names else []
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _impatient() -> Iterator[None]:
+    """Remote reads of the tests, and of processes that they start, give up soon; what is tested is the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WDS_STORAGE_OPTIONS", '{"attempts": 3, "backoff": 0.01, "deadline": 60}')
+        yield

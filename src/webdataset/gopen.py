@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import re
-import urllib.parse
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -160,14 +159,11 @@ def gopen_pipe(url: str, mode: str = "rb", bufsize: int = 8192, **kw: Any) -> Pi
 
 
 def gopen_http(url: str, mode: str = "rb", bufsize: int = 8192, **kw: Any) -> Any:
-    """Read an http(s) url, or write it by PUT; `headers` and `timeout` as in `storage.http.open_read`.
+    """Read an http(s) url, or write it by PUT; `kw` are storage options.
 
     `bufsize` is ignored; kept because every handler takes it.
     """
-    from .storage import http, http_upload
-
-    _check_mode(mode)
-    return http.open_read(url, **kw) if mode == "rb" else http_upload.open_write(url, **kw)
+    return _by_place(url, mode, kw)
 
 
 def gopen_curl(url: str, mode: str = "rb", bufsize: int = 8192, **kw: Any) -> Pipe:
@@ -187,21 +183,14 @@ def gopen_ais(url: str, mode: str = "rb", bufsize: int = 8192, **kw: Any) -> Pip
 
 def gopen_htgs(url: str, mode: str = "rb", bufsize: int = 8192, **kw: Any) -> Any:
     """Read `htgs://BUCKET/OBJECT`, an object of a public Google bucket, over https (or STORAGE_EMULATOR_HOST)."""
-    from .storage import http
-
     _check_read_only(url, mode)
-    host = (os.environ.get("STORAGE_EMULATOR_HOST") or "https://storage.googleapis.com").rstrip("/")
-    host = host if "://" in host else f"http://{host}"
-    return http.open_read(f"{host}/{urllib.parse.quote(re.sub('^htgs://', '', url, flags=re.IGNORECASE))}", **kw)
+    return _by_place(url, mode, kw)
 
 
 def gopen_hf(url: str, mode: str = "rb", bufsize: int = 8192, **kw: Any) -> Any:
     """Read `hf://datasets/OWNER/NAME[@REVISION]/PATH` over https, with the user's token."""
-    from .storage import http, huggingface
-
     _check_read_only(url, mode)
-    headers = {**huggingface.headers(), **(kw.pop("headers", None) or {})}
-    return http.open_read(huggingface.http_url(url), headers=headers, **kw)
+    return _by_place(url, mode, kw)
 
 
 def gopen_error(url: str, *args: Any, **kw: Any) -> Any:
@@ -248,6 +237,17 @@ def _check_read_only(url: str, mode: str) -> None:
     _check_mode(mode)
     if mode != "rb":
         raise ValueError(f"{public_url(url)}: {scheme_of(url)} urls can only be read, got mode {mode!r}")
+
+
+def _by_place(url: str, mode: str, kw: dict[str, Any]) -> Any:
+    """The stream for a url that the library reads and writes itself; `kw` are storage options, or `options`, all of
+    them in one value."""
+    from .storage import places
+    from .storage.options import storage_options
+
+    _check_mode(mode)
+    opener = places.open_read if mode == "rb" else places.open_write
+    return opener(url, storage_options(kw.pop("options", None), **kw))
 
 
 def _by_tool(tool: str, url: str, mode: str, bufsize: int, kw: dict[str, Any]) -> Pipe:

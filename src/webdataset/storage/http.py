@@ -1,100 +1,118 @@
-"""http(s) urls as byte streams, on urllib3: one request, one body, its length checked."""
+"""Objects on http servers as byte streams that survive: a body that breaks goes on at the byte where it broke.
+
+Rules: bytes of two versions of an object never mix. A request that goes on names the version it wants (If-Match with
+the ETag, If-Range with the date); where the server knows neither ranges nor versions, the object is read again from
+its beginning, and what was given out before must have the same checksum. The length is checked.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
+import re
+import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
-from .._arguments import checked
 from ..errors import ConnectionLostError, OpenError
-from .pool import pool_for
-from .status import connection_error, status_error
+from .exchange import give_up, open_response, request
+from .options import StorageOptions, storage_options
+from .retry import Patience
+from .status import connection_error
+from .target import Stat, Target
 
 if TYPE_CHECKING:
+    import threading
+
     import urllib3
 
-TIMEOUTS = (30.0, 60.0)
-"""Seconds to wait for a connection, and for the next bytes."""
-REDIRECTS = 10
 PIECE = 1 << 18
 """Bytes read at once where the caller does not say how many; larger pieces fall out of the processor's cache."""
 
 SOME = 1 << 16
 """Most bytes of one `read1`: memory for more would be taken from the system and given back each time."""
 
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
-@checked("http.open_read")
-def open_read(
-    url: str, headers: Mapping[str, str] | None = None, timeout: float | tuple[float, float] = TIMEOUTS
-) -> HttpReader:
-    """The body of a url as a stream of the object's own bytes; redirections are followed.
 
-    Args:
-        headers: sent besides ours, and instead of ours where names are equal.
-        timeout: seconds to wait for a connection and for the next bytes, one number or a pair.
+def open_read(target: Target, options: StorageOptions | None = None) -> HttpReader:
+    """The body of an object as a stream of its own bytes; redirections are followed.
 
     Raises:
         NotFoundError: status 404 or 410.
         OpenError: another status, or no connection.
     """
-    from urllib3.exceptions import HTTPError, ProtocolError
-    from urllib3.util import Retry
+    return HttpReader(target, options or storage_options())
 
-    timeouts = timeout_pair(timeout)
-    retries = Retry(
-        total=None,
-        connect=False,
-        read=False,
-        redirect=REDIRECTS,
-        status=False,
-        other=False,
-        # Headers of the program are meant for the host that it named.
-        remove_headers_on_redirect=Retry.DEFAULT_REMOVE_HEADERS_ON_REDIRECT | set(headers or ()),
-    )
-    tried = False
-    while True:
-        try:
-            response = send("GET", url, headers, timeouts, retries=retries)
-            break
-        except ProtocolError as exn:
-            if tried:  # once may be an idle connection that the server has just closed
-                raise connection_error(url, exn, timeouts)
-            tried = True
-        except (HTTPError, OSError) as exn:
-            raise connection_error(url, exn, timeouts)
-    if response.status not in (200, 203):
-        status, reason, answered = response.status, response.reason, response.headers
-        give_up(response)
-        raise status_error(url, status, reason, answered)
-    return HttpReader(url, response, timeouts)
+
+def read_range(
+    target: Target, start: int, stop: int, options: StorageOptions | None = None, etag: str | None = None
+) -> bytes:
+    """Bytes start (inclusive) to stop (exclusive) of an object; fewer where it ends before.
+
+    Args:
+        etag: the version that is wanted; another one is an error.
+    """
+    if stop <= start:
+        return b""
+    with HttpReader(target, options or storage_options(), start, stop, etag) as reader:
+        return reader.read()
+
+
+def stat(target: Target, options: StorageOptions | None = None) -> Stat:
+    """Size and ETag, from the headers alone."""
+    answer = request(target, "HEAD", options or storage_options())
+    return Stat(length_of(answer.headers), answer.headers.get("ETag"))
 
 
 class HttpReader(io.BufferedIOBase):
-    """Body of a response.
+    """Bytes start (inclusive) to stop (exclusive) of an object; to its end without stop.
+
+    Args:
+        etag: the version that is wanted; None: the one that there is now.
+        stopped: when it is set, nothing is tried again.
 
     Attributes:
         url: what was asked for.
-        headers: headers of the response.
-        length: bytes of the whole body, None where the server does not say.
-        got: bytes that were read so far.
+        headers: headers of the first response.
+        size: bytes of the whole object, None where the server does not say.
+        length: bytes that this reader gives in all, None where the server does not say.
+        got: bytes that were given so far.
+        etag: the ETag of the object, None where the server sends none that is strong.
+        ranges: whether the server gives ranges of it.
     """
 
-    def __init__(self, url: str, response: urllib3.BaseHTTPResponse, timeouts: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        target: Target,
+        options: StorageOptions,
+        start: int = 0,
+        stop: int | None = None,
+        etag: str | None = None,
+        stopped: threading.Event | None = None,
+    ) -> None:
         from urllib3.exceptions import HTTPError
 
-        self.url = url
-        self.headers: Mapping[str, str] = response.headers
-        announced = response.headers.get("Content-Length", "")
-        chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
-        self.length = int(announced) if announced.isdigit() and not chunked else None
+        self.url = target.url
         self.got = 0
-        self._response = response
-        self._timeouts = timeouts
+        self.etag = etag
+        self.size: int | None = None
+        self.length: int | None = None
+        self.ranges = False
+        self._target, self._options = target, options
+        self._start, self._stop = start, stop
+        self._patience = Patience(options, stopped)
         self._errors = (HTTPError, OSError)
-        self._failure: ConnectionLostError | None = None
+        self._broken: OpenError | None = None
+        self._failure: OpenError | None = None
+        self._modified: str | None = None
+        self._checksum: int | None = None
+        self._response = self._ask()
+        self.headers: Mapping[str, str] = self._response.headers
+        self._learn()
+        if start and self._response.status != 206:
+            self._broken = self._catch_up()
 
     def readable(self) -> bool:
         """True."""
@@ -104,11 +122,17 @@ class HttpReader(io.BufferedIOBase):
         """`size` bytes, fewer only at the end; everything for -1.
 
         Raises:
-            ConnectionLostError: the body ended before its length, or the connection broke.
+            ConnectionLostError: the body broke off, and did not come after all attempts.
         """
         if size is None or size < 0:
             return b"".join(iter(lambda: self._read(PIECE), b""))
-        return self._read(size)
+        data = self._read(size)
+        if len(data) == size or not data:
+            return data
+        pieces = [data]
+        while (missing := size - sum(map(len, pieces))) and (data := self._read(missing)):
+            pieces.append(data)
+        return b"".join(pieces)
 
     def read1(self, size: int = -1, /) -> bytes:
         """What is there, at most `size` bytes; b"" at the end."""
@@ -121,7 +145,7 @@ class HttpReader(io.BufferedIOBase):
         while done < view.nbytes:
             try:
                 data = self._read(min(view.nbytes - done, PIECE))
-            except ConnectionLostError:
+            except OpenError:
                 if done:
                     break  # it comes again with the next read
                 raise
@@ -138,75 +162,168 @@ class HttpReader(io.BufferedIOBase):
         view[: len(data)] = data
         return len(data)
 
+    def close(self) -> None:
+        """Let go of the connection; it is kept for the next request if the body was read to its end."""
+        if not self.closed:
+            if hasattr(self, "_response"):
+                give_up(self._response)
+            super().close()
+
+    def interrupt(self) -> None:
+        """Wake a thread that waits for bytes of this reader; its read fails."""
+        self._response.shutdown()
+
     def _read(self, size: int, some: bool = False) -> bytes:
         if self.closed:
             raise ValueError(f"{self!r} is closed")
         if self._failure is not None:
             raise self._failure
+        self._patience.begin()
+        while True:
+            if self._broken is not None:
+                self._go_on(self._broken)
+            data, fault = self._piece(size, some)
+            self._broken = fault
+            if data:
+                self._account(data)
+                return data
+            if fault is None:
+                return b""
+
+    def _piece(self, size: int, some: bool = False) -> tuple[bytes, OpenError | None]:
+        """The next bytes of the response that there is, and what broke behind them; neither at the end."""
+        wanted = size if self.length is None else min(size, self.length - self.got)
         try:
-            data = self._response.read1(size) if some else self._response.read(size)
+            data = self._response.read1(wanted) if some else self._response.read(wanted)
         except self._errors as exn:
-            data = _arrived(exn)
-            self.got += len(data)
-            failure = self._fail(connection_error(self.url, exn, self._timeouts))
-            if not data:
-                raise failure from exn
-            return data  # the failure comes with the next read
-        if not data and size and self.length is not None and self.got < self.length:
-            raise self._fail(OpenError("the connection was closed too early"))
+            return _arrived(exn), connection_error(self.url, exn, self._patience.timeouts())
+        if wanted and not data and self.length is not None:
+            return b"", OpenError("the connection was closed too early", url=self.url)
+        return data, None
+
+    def _account(self, data: bytes) -> None:
         self.got += len(data)
-        return data
+        self._patience.progressed()
+        if self._checksum is not None:
+            self._checksum = zlib.crc32(data, self._checksum)
+        if self.got == self.length:
+            with contextlib.suppress(*self._errors):
+                self._response.read(1)  # now urllib3 knows that it may keep the connection
 
-    def _fail(self, fault: OpenError) -> ConnectionLostError:
-        rest = "an unknown number of" if self.length is None else self.length
-        self._failure = ConnectionLostError(f"{fault.message}: got {self.got} of {rest} bytes", url=self.url)
-        self._failure.got, self._failure.expected = self.got, self.length
-        give_up(self._response)
-        return self._failure
-
-    def close(self) -> None:
-        """Let go of the connection; it is kept for the next request if the body was read to its end."""
-        if not self.closed:
+    def _go_on(self, fault: OpenError) -> None:
+        """Have a response that continues where the broken one ended."""
+        again: OpenError | None = fault
+        while again is not None:
             give_up(self._response)
-            super().close()
+            try:
+                self._patience.failed(again)
+                self._response = self._ask()
+            except OpenError as exn:
+                raise self._fail(exn) from exn.__cause__
+            self._check_version()
+            again = None if self._response.status == 206 else self._catch_up()
+        self._broken = None
+
+    def _ask(self) -> urllib3.BaseHTTPResponse:
+        """A response from where this reader is on, of the version that it reads."""
+        position = self._start + self.got
+        headers = {}
+        if position or self._stop is not None:
+            headers["Range"] = f"bytes={position}-{'' if self._stop is None else self._stop - 1}"
+        if self.etag is not None:
+            headers["If-Match"] = self.etag
+        elif self._modified is not None and headers:
+            headers["If-Range"] = self._modified
+        accept = (200, 203, 206) if headers.get("Range") else (200, 203)
+        response = open_response(self._target, "GET", self._options, self._patience, headers, accept=accept)
+        where = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if response.status == 206 and (where is None or int(where[1]) != position):
+            give_up(response)
+            raise OpenError(f"the server gave another range than the one from byte {position} on", url=self.url)
+        return response
+
+    def _learn(self) -> None:
+        """Take from the first response what is known of the object."""
+        headers = self.headers
+        if self._response.status == 206:
+            total = headers["Content-Range"].rpartition("/")[2]
+            self.size = int(total) if total.isdigit() else None
+        else:
+            self.size = length_of(headers)
+        end = self._stop if self.size is None else min(self.size, self._stop or self.size)
+        self.length = None if end is None else max(0, end - self._start)
+        self.ranges = self._response.status == 206 or headers.get("Accept-Ranges", "").strip().lower() == "bytes"
+        found = headers.get("ETag", "")
+        if found.startswith('"'):
+            self._check_etag(found)
+            self.etag = found
+        elif self.etag is None:
+            self._checksum = 0
+        self._modified = headers.get("Last-Modified")
+
+    def _check_version(self) -> None:
+        """Raise an error when the response is of another version of the object."""
+        answered = self._response.headers
+        self._check_etag(answered.get("ETag"))
+        if self._response.status == 206:
+            total = answered["Content-Range"].rpartition("/")[2]
+            size = int(total) if total.isdigit() else None
+        else:
+            size = length_of(answered)
+        if size != self.size or answered.get("Last-Modified") != self._modified:
+            raise self._fail(self._changed())
+
+    def _check_etag(self, found: str | None) -> None:
+        if self.etag is not None and found != self.etag:
+            raise self._fail(self._changed())
+
+    def _catch_up(self) -> OpenError | None:
+        """Read over what comes before the position of this reader, from a server that gives no ranges.
+
+        What was given out already must be the same bytes again. The result is what broke on the way, if anything did.
+        """
+        checksum = 0
+        for count, given in ((self._start, False), (self.got, True)):
+            while count:
+                try:
+                    data = self._response.read(min(count, PIECE))
+                except self._errors as exn:
+                    return connection_error(self.url, exn, self._patience.timeouts())
+                if not data:
+                    return OpenError("the connection was closed too early", url=self.url)
+                count -= len(data)
+                checksum = zlib.crc32(data, checksum) if given else 0
+        if self._checksum is not None and checksum != self._checksum:
+            raise self._fail(self._changed())
+        return None
+
+    def _changed(self) -> OpenError:
+        return OpenError(
+            f"the object was replaced while it was read, {self.got} bytes of the old one had come; start again",
+            url=self.url,
+        )
+
+    def _fail(self, fault: OpenError) -> OpenError:
+        """The error of all reads from now on."""
+        give_up(self._response)
+        if self.got and not isinstance(fault, ConnectionLostError):
+            whole = "an unknown number of" if self.length is None else self.length
+            lost = ConnectionLostError(f"{fault.message}: got {self.got} of {whole} bytes", url=self.url)
+            lost.got, lost.expected = self.got, self.length
+            lost.__cause__ = fault.__cause__
+            fault = lost
+        self._failure = fault
+        return fault
 
 
-def send(
-    method: str, url: str, headers: Mapping[str, str] | None, timeouts: tuple[float, float], **kw: Any
-) -> urllib3.BaseHTTPResponse:
-    """Send one request over the pool of this process; the response's body is not read yet, and not decoded."""
-    import urllib3
-    from urllib3.util import parse_url
-
-    from .._version import __version__
-
-    # identity: a compressed transfer would have another length, and other bytes than the object
-    sent = urllib3.HTTPHeaderDict({"Accept-Encoding": "identity", "User-Agent": f"webdataset/{__version__}"})
-    parts = parse_url(url)
-    if parts.auth is not None:
-        sent.update(urllib3.make_headers(basic_auth=unquote(parts.auth)))
-        url = parts._replace(auth=None).url
-    sent.update(headers or {})
-    timeout = urllib3.Timeout(connect=timeouts[0], read=timeouts[1])
-    return pool_for(url).request(
-        method, url, headers=sent, timeout=timeout, preload_content=False, decode_content=False, **kw
-    )
-
-
-def give_up(response: urllib3.BaseHTTPResponse) -> None:
-    """Close a response; a connection whose body was not read to the end is closed with it."""
-    response.close()
-    response.release_conn()
+def length_of(headers: Mapping[str, str]) -> int | None:
+    """Bytes of a body, None where the server does not say."""
+    announced = headers.get("Content-Length", "")
+    chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
+    return int(announced) if announced.isdigit() and not chunked else None
 
 
 def _arrived(exn: Exception) -> bytes:
     """The bytes of a chunked body that http.client had read before the body broke off, and took with its error."""
     partial = next((arg.partial for arg in exn.args if isinstance(arg, http.client.IncompleteRead)), b"")
     return partial if isinstance(partial, bytes) else b""  # urllib3's own error has a number there
-
-
-def timeout_pair(timeout: float | tuple[float, float]) -> tuple[float, float]:
-    """(seconds to connect, seconds for the next bytes) of one number or a pair."""
-    if isinstance(timeout, tuple):
-        return timeout
-    return (timeout, timeout)

@@ -11,13 +11,15 @@ import io
 import os
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
 from ..errors import OpenError
-from .http import TIMEOUTS, give_up, send, timeout_pair
-from .status import connection_error, status_error
+from .exchange import give_up, refusal, send
+from .options import StorageOptions
+from .status import connection_error
+from .target import Target
 
 CHUNK = 1 << 20
 QUEUED = 4
@@ -28,24 +30,20 @@ class _AbandonedError(Exception):
     """Raised in the sending thread, so that the body ends without its last chunk."""
 
 
-def open_write(
-    url: str, headers: Mapping[str, str] | None = None, timeout: float | tuple[float, float] = TIMEOUTS
-) -> HttpWriter:
+def open_write(target: Target, options: StorageOptions) -> HttpWriter:
     """A stream that becomes the object at a url, when it is closed without error."""
-    return HttpWriter(url, headers, timeout)
+    return HttpWriter(target, options)
 
 
 class HttpWriter(io.BufferedIOBase):
     """Body of a PUT request. Errors of the server come from `write` or, at the latest, from `close`."""
 
-    def __init__(
-        self, url: str, headers: Mapping[str, str] | None = None, timeout: float | tuple[float, float] = TIMEOUTS
-    ) -> None:
-        self.url = url
+    def __init__(self, target: Target, options: StorageOptions) -> None:
+        self.url = target.url
         self._owner = os.getpid()
         self._buffer = bytearray()
         self._reported = False
-        self._sender = _Sender(url, headers, timeout_pair(timeout))
+        self._sender = _Sender(target, options)
 
     def writable(self) -> bool:
         """True."""
@@ -126,11 +124,10 @@ class _Sender:
         failure: why the upload has failed, None as long as it has not.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str] | None, timeouts: tuple[float, float]) -> None:
+    def __init__(self, target: Target, options: StorageOptions) -> None:
         self.failure: Exception | None = None
-        self._url = url
-        self._headers = headers
-        self._timeouts = timeouts
+        self._target = target
+        self._options = options
         self._queue: queue.Queue[bytes | None] = queue.Queue(QUEUED)
         self._abandoned = False
         self._ended = False
@@ -161,16 +158,17 @@ class _Sender:
     def _send(self) -> None:
         from urllib3.exceptions import HTTPError
 
+        timeouts = (self._options.connect_timeout, self._options.read_timeout)
         try:
-            response = send("PUT", self._url, self._headers, self._timeouts, body=self._chunks(), retries=False)
-            status, reason, answered = response.status, response.reason, response.headers
-            give_up(response)
-            if not 200 <= status < 300:
-                self.failure = status_error(self._url, status, reason, answered)
+            response = send(self._target, "PUT", self._options, timeouts, body=self._chunks())
+            if 200 <= response.status < 300:
+                give_up(response)
+            else:
+                self.failure = refusal(self._target, response)
         except _AbandonedError:
             pass
         except (HTTPError, OSError) as exn:
-            self.failure = connection_error(self._url, exn, self._timeouts)
+            self.failure = connection_error(self._target.url, exn, timeouts)
         except Exception as exn:
             self.failure = exn
         finally:

@@ -8,6 +8,8 @@ import urllib.parse
 from pathlib import Path
 
 from ..errors import OpenError
+from .options import StorageOptions
+from .target import Headers, Target
 
 # datasets/OWNER/NAME@REVISION/PATH; a revision has no slash, but for the hub's own refs
 _URL = re.compile(
@@ -15,6 +17,15 @@ _URL = re.compile(
     r"(?:@(?P<revision>refs/(?:pr|convert)/[^/]+|[^/]+))?/(?P<path>.+)",
     re.IGNORECASE,
 )
+
+
+def target_of(url: str, options: StorageOptions) -> Target:
+    """The file behind an `hf://` url; the user's token goes to the hub alone."""
+
+    def sign(method: str, address: str, sent: Headers) -> tuple[str, Headers]:
+        return address, {**headers(), **sent}
+
+    return Target(url, http_url(url), sign)
 
 
 def http_url(url: str) -> str:

@@ -18,7 +18,7 @@ ADVICE = {
     408: "the server gave up waiting; try again",
     410: "it was there, and is gone for good",
     411: "the server takes no upload of unknown length; write a local file and upload that",
-    412: "the object is not what was asked for any more; start again",
+    412: "the object was replaced while it was read; start again",
     413: "the object is larger than the server takes",
     416: "the object has no such range of bytes; it may have changed",
     429: "too many requests; read with fewer workers, or try again later",
@@ -28,10 +28,18 @@ ADVICE = {
 }
 
 
-def status_error(url: str, status: int, reason: str | None, headers: Mapping[str, str] | None = None) -> OpenError:
-    """The error for an answer that is not what was asked for."""
+def status_error(
+    url: str,
+    status: int,
+    reason: str | None,
+    headers: Mapping[str, str] | None = None,
+    told: str | None = None,
+) -> OpenError:
+    """The error for an answer that is not what was asked for; `told` is what this kind of server means by it."""
     headers = headers or {}
-    if status in ADVICE:
+    if told is not None:
+        advice = told
+    elif status in ADVICE:
         advice = ADVICE[status]
     elif 300 <= status < 400:
         advice = "the redirection leads nowhere"
@@ -73,6 +81,17 @@ def connection_error(url: str, exn: Exception, timeouts: tuple[float, float]) ->
         error.__cause__ = reason
     error.__suppress_context__ = True
     return error
+
+
+def hopeless(exn: Exception) -> bool:
+    """Whether the same request cannot fare better: a wrong url, a certificate that is not accepted, circles."""
+    from urllib3 import exceptions
+
+    reason = exn.reason if isinstance(exn, exceptions.MaxRetryError) and exn.reason is not None else exn
+    certificate = isinstance(reason, exceptions.SSLError) and isinstance(
+        next(iter(reason.args), None), ssl.SSLCertVerificationError
+    )
+    return certificate or isinstance(reason, exceptions.LocationValueError | exceptions.ResponseError)
 
 
 def _certificate_fact(exn: BaseException) -> str:

@@ -1,0 +1,166 @@
+"""One http request and its answer, asked again as long as there is patience and hope."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
+
+from ..errors import OpenError
+from .options import StorageOptions
+from .pool import pool_for
+from .retry import Patience, seconds_of, worth_retrying
+from .status import connection_error, hopeless, status_error
+from .target import Target
+
+if TYPE_CHECKING:
+    import urllib3
+
+REDIRECTS = 10
+EXPLANATION = 4096
+"""Bytes of the body of a refusal that are looked at."""
+
+
+class Answer(NamedTuple):
+    """An answer whose body was read whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def request(
+    target: Target,
+    method: str,
+    options: StorageOptions,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    accept: Collection[int] = (200,),
+) -> Answer:
+    """Ask for something small: a listing, the headers of an object, a piece of an upload. Retried as a whole.
+
+    Raises:
+        NotFoundError: status 404 or 410.
+        OpenError: another status that is not in `accept`, or no answer.
+    """
+    from urllib3.exceptions import HTTPError
+
+    patience = Patience(options)
+    while True:
+        response = open_response(target, method, options, patience, headers, body, accept)
+        try:
+            whole = response.read()
+            response.release_conn()
+            return Answer(response.status, response.headers, whole)
+        except (HTTPError, OSError) as exn:
+            give_up(response)
+            patience.failed(connection_error(target.url, exn, patience.timeouts()))
+
+
+def open_response(
+    target: Target,
+    method: str,
+    options: StorageOptions,
+    patience: Patience,
+    headers: Mapping[str, str] | None = None,
+    body: Any = None,
+    accept: Collection[int] = (200,),
+) -> urllib3.BaseHTTPResponse:
+    """The answer to a request, its body not read yet.
+
+    Raises:
+        NotFoundError: status 404 or 410.
+        OpenError: another status that is not in `accept`, or no answer.
+    """
+    from urllib3.exceptions import HTTPError, ProtocolError
+
+    idle = True  # the first connection may be an idle one that the server has just closed: no failure yet
+    while True:
+        timeouts = patience.timeouts()
+        try:
+            response = send(target, method, options, timeouts, headers, body)
+        except (HTTPError, OSError) as exn:
+            fault = connection_error(target.url, exn, timeouts)
+            if hopeless(exn):
+                raise fault
+            if not (idle and isinstance(exn, ProtocolError)):
+                patience.failed(fault)
+            idle = False
+            continue
+        if response.status in accept:
+            return response
+        fault = refusal(target, response)
+        if not worth_retrying(response.status):
+            raise fault
+        patience.failed(fault, seconds_of(response.headers.get("Retry-After")))
+
+
+def refusal(target: Target, response: urllib3.BaseHTTPResponse) -> OpenError:
+    """The error that an answer stands for; the response is closed."""
+    from urllib3.exceptions import HTTPError
+
+    told = b""
+    with contextlib.suppress(HTTPError, OSError):
+        told = response.read(EXPLANATION)
+    give_up(response)
+    advice = target.explain(response.status, response.headers, told)
+    return status_error(target.url, response.status, response.reason, response.headers, advice)
+
+
+def send(
+    target: Target,
+    method: str,
+    options: StorageOptions,
+    timeouts: tuple[float, float],
+    headers: Mapping[str, str] | None = None,
+    body: Any = None,
+) -> urllib3.BaseHTTPResponse:
+    """Send one request over the pool of this process; the response's body is not read yet, and not decoded.
+
+    Redirections of reads are followed; headers of the program are meant for the host that it named, and go no further.
+    """
+    import urllib3
+    from urllib3.util import Retry, parse_url
+
+    from .._version import __version__
+
+    # identity: a compressed transfer would have another length, and other bytes than the object
+    own = {"Accept-Encoding": "identity", "User-Agent": f"webdataset/{__version__}"}
+    address, signed = target.sign(method, target.address, {**own, **(headers or {}), **options.headers})
+    sent = urllib3.HTTPHeaderDict(signed)
+    parts = parse_url(address)
+    if parts.auth is not None:
+        for name, value in urllib3.make_headers(basic_auth=unquote(parts.auth)).items():
+            sent.setdefault(name, value)
+        address = parts._replace(auth=None).url
+    secret = Retry.DEFAULT_REMOVE_HEADERS_ON_REDIRECT | set(options.headers) | (set(signed) - set(own) - _PLAIN)
+    return pool_for(address).request(
+        method,
+        address,
+        headers=sent,
+        body=body,
+        timeout=urllib3.Timeout(connect=timeouts[0], read=timeouts[1]),
+        preload_content=False,
+        decode_content=False,
+        redirect=method in ("GET", "HEAD"),
+        retries=Retry(
+            total=None,
+            connect=False,
+            read=False,
+            redirect=REDIRECTS,
+            status=False,
+            other=False,
+            remove_headers_on_redirect=secret,
+        ),
+    )
+
+
+_PLAIN = {"Range", "If-Match", "If-Range", "Content-Length", "Content-Type"}
+"""Headers of a request that no redirection needs to lose."""
+
+
+def give_up(response: urllib3.BaseHTTPResponse) -> None:
+    """Close a response; a connection whose body was not read to the end is closed with it."""
+    response.close()
+    response.release_conn()

@@ -1,0 +1,110 @@
+"""How patiently, and with how many connections, remote urls are read and written: one value, given by option or
+environment. Values only: nothing here opens anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+VARIABLE = "WDS_STORAGE_OPTIONS"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StorageOptions:
+    """How remote urls are read and written. A dict of these names does as well wherever one is taken.
+
+    Attributes:
+        connect_timeout: seconds to wait for a connection.
+        read_timeout: seconds to wait for the next bytes.
+        attempts: requests in a row that may fail without one new byte; 1 means no retries.
+        deadline: seconds that one read may wait in all, retries and pauses included.
+        backoff: seconds before the second attempt; twice as long before each further one, less a random part.
+        longest_pause: seconds that a pause may grow to; a server's Retry-After may ask for more.
+        connections: ranges of one object that may be read at a time where a single connection is slow; 1: never more.
+        ahead: bytes of an object that may be in memory before they are asked for.
+        headers: sent with each http request, besides ours and instead of ours; never to another host.
+        endpoint: the server of an object store, such as "http://127.0.0.1:9000"; None: the store's own, or what its
+            own environment variables say.
+        anonymous: ask an object store without credentials, as public buckets allow.
+        tool: read and write through the command-line tool of the scheme (curl, aws, gsutil, az) instead.
+    """
+
+    connect_timeout: float = 30.0
+    read_timeout: float = 60.0
+    attempts: int = 8
+    deadline: float = 300.0
+    backoff: float = 0.5
+    longest_pause: float = 30.0
+    connections: int = 8
+    ahead: int = 64 << 20
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    endpoint: str | None = None
+    anonymous: bool = False
+    tool: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kind in _KINDS.items():
+            value = getattr(self, name)
+            wrong = not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind)
+            if wrong or (name in _POSITIVE and not value > 0):
+                wanted = "a positive number" if name in _POSITIVE else f"a {kind[0].__name__}"
+                raise ValueError(f"storage option {name!r} must be {wanted}, got {value!r:.100}")
+
+
+_NUMBER = (float, int)
+_KINDS: dict[str, Any] = {
+    "connect_timeout": _NUMBER,
+    "read_timeout": _NUMBER,
+    "attempts": (int,),
+    "deadline": _NUMBER,
+    "backoff": _NUMBER,
+    "longest_pause": _NUMBER,
+    "connections": (int,),
+    "ahead": (int,),
+    "headers": (Mapping,),
+    "endpoint": (str, type(None)),
+    "anonymous": (bool,),
+    "tool": (bool,),
+}
+_POSITIVE = {"connect_timeout", "read_timeout", "attempts", "deadline", "connections", "ahead"}
+
+
+def storage_options(given: StorageOptions | Mapping[str, Any] | None = None, **changes: Any) -> StorageOptions:
+    """The options that were given, else those of WDS_STORAGE_OPTIONS (a JSON object), else the defaults; with changes.
+
+    Args:
+        changes: single options by name; `timeout`, one number or a pair, sets connect_timeout and read_timeout.
+
+    Raises:
+        ValueError: an option that there is not, or of the wrong kind; the message names those there are.
+    """
+    timeout = changes.pop("timeout", None)
+    if timeout is not None:
+        connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        changes = {"connect_timeout": connect, "read_timeout": read, **changes}
+    if not isinstance(given, StorageOptions):
+        changes = {**(_from_environment() if given is None else given), **changes}
+        given = StorageOptions()
+    unknown = changes.keys() - _KINDS.keys()
+    if unknown:
+        raise ValueError(f"no storage option {', '.join(sorted(unknown))}; there are {', '.join(_KINDS)}")
+    if changes.get("headers", ()) is None:
+        changes["headers"] = {}
+    return dataclasses.replace(given, **changes) if changes else given
+
+
+def _from_environment() -> dict[str, Any]:
+    """WDS_STORAGE_OPTIONS as a dict."""
+    text = os.environ.get(VARIABLE)
+    if not text:
+        return {}
+    try:
+        found = json.loads(text)
+    except ValueError as exn:
+        raise ValueError(f"{VARIABLE} is no JSON object: {exn}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f'{VARIABLE} must be a JSON object such as {{"attempts": 3}}, got {type(found).__name__}')
+    return found
