@@ -184,13 +184,13 @@ def test_many_processes_make_one_request_a_shard(folder):
 
 def test_a_cut_download(tmp_path, folder):
     """A transfer that ends early is an error, tried three times by the cache; nothing is left of it."""
-    with serve({"/a.tar": Page(shard("x", 100_000), cut=5000)}) as server:
+    with serve({"/a.tar": Page(shard("x", 100_000), cut=5000, ranges=False)}) as server:
         with pytest.raises(ConnectionLostError):
             download(server.url("/a.tar"), tmp_path / "a.tar")
-        assert len(server.requests) == 1
+        assert len(server.requests) == 3
         with pytest.raises(ConnectionLostError):
             list(FileCache(folder)([server.url("/a.tar")]))
-        assert len(server.requests) == 4
+        assert len(server.requests) == 12
     assert names_in(tmp_path) == []
 
 

@@ -1,16 +1,19 @@
-"""Where bytes come from and go to: one file per kind of place, each with the same two functions.
+"""Where bytes come from and go to: one file per kind of place, behind one seam.
 
-    open_read(url, ...)  -> a binary stream: read, read1, readinto, close, context manager
-    open_write(url, ...) -> a binary stream: write, close, context manager
-
-    urls         scheme of a url; path of a file: url
-    local        files; atomic: files that appear complete or not at all
+    places       the seam: open_read, read_range, stat, open_write, entries of any url
+    target       what stands behind a url: an http address and a signature; Stat, Entry
+    options      StorageOptions: how patiently, with how many connections
+    http         objects as streams that go on where they broke, over exchange (one request, retried),
+                 retry (counting and waiting), pool (connections of this process), status (what answers mean)
+    web          http and https urls as they are
+    gcs          Google Cloud Storage
+    huggingface  hf:// as https
+    files        local files and file: urls, over local; atomic: files that appear complete or not at all
+    http_upload  writing by PUT
     standard     the process's own input and output
     pipe         a command's output or input, its exit status checked, over process
     commands     schemes that a command-line tool serves: curl, gsutil, ais
-    http         http and https, over pool (connections of this process), with status (what answers mean)
-    http_upload  writing by PUT
-    huggingface  hf:// as https
+    urls         scheme of a url; path of a file: url
     verbose      GOPEN_VERBOSE
 
 Rules: read(n) gives n bytes unless the data ends; read1(n) gives what is there. Data that arrived is given out before

@@ -127,7 +127,10 @@ def send(
 
     # identity: a compressed transfer would have another length, and other bytes than the object
     own = {"Accept-Encoding": "identity", "User-Agent": f"webdataset/{__version__}"}
-    address, signed = target.sign(method, target.address, {**own, **(headers or {}), **options.headers})
+    given = urllib3.HTTPHeaderDict(own)  # where names are equal, in whatever case, the later one wins
+    given.update(headers or {})
+    given.update(options.headers)
+    address, signed = target.sign(method, target.address, dict(given))
     sent = urllib3.HTTPHeaderDict(signed)
     parts = parse_url(address)
     if parts.auth is not None:

@@ -129,10 +129,16 @@ class HttpReader(io.BufferedIOBase):
         data = self._read(size)
         if len(data) == size or not data:
             return data
-        pieces = [data]
-        while (missing := size - sum(map(len, pieces))) and (data := self._read(missing)):
-            pieces.append(data)
-        return b"".join(pieces)
+        buffer = bytearray(data)
+        while len(buffer) < size:
+            try:
+                data = self._read(size - len(buffer))
+            except OpenError:
+                break  # what has come is given out; the error comes again with the next read
+            if not data:
+                break
+            buffer += data
+        return bytes(buffer)
 
     def read1(self, size: int = -1, /) -> bytes:
         """What is there, at most `size` bytes; b"" at the end."""
@@ -306,7 +312,7 @@ class HttpReader(io.BufferedIOBase):
     def _fail(self, fault: OpenError) -> OpenError:
         """The error of all reads from now on."""
         give_up(self._response)
-        if self.got and not isinstance(fault, ConnectionLostError):
+        if not isinstance(fault, ConnectionLostError):
             whole = "an unknown number of" if self.length is None else self.length
             lost = ConnectionLostError(f"{fault.message}: got {self.got} of {whole} bytes", url=self.url)
             lost.got, lost.expected = self.got, self.length

@@ -79,21 +79,28 @@ def storage_options(given: StorageOptions | Mapping[str, Any] | None = None, **c
         changes: single options by name; `timeout`, one number or a pair, sets connect_timeout and read_timeout.
 
     Raises:
-        ValueError: an option that there is not, or of the wrong kind; the message names those there are.
+        TypeError: `changes` has a name that is no option.
+        ValueError: `given` has one, or an option is of the wrong kind.
     """
     timeout = changes.pop("timeout", None)
     if timeout is not None:
         connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         changes = {"connect_timeout": connect, "read_timeout": read, **changes}
+    if changes.keys() - _KINDS.keys():
+        raise TypeError(_unknown(changes))
     if not isinstance(given, StorageOptions):
-        changes = {**(_from_environment() if given is None else given), **changes}
-        given = StorageOptions()
-    unknown = changes.keys() - _KINDS.keys()
-    if unknown:
-        raise ValueError(f"no storage option {', '.join(sorted(unknown))}; there are {', '.join(_KINDS)}")
+        named = _from_environment() if given is None else given
+        if named.keys() - _KINDS.keys():
+            raise ValueError(_unknown(named))
+        given, changes = StorageOptions(), {**named, **changes}
     if changes.get("headers", ()) is None:
         changes["headers"] = {}
     return dataclasses.replace(given, **changes) if changes else given
+
+
+def _unknown(named: Mapping[str, Any]) -> str:
+    names = ", ".join(repr(name) for name in sorted(named.keys() - _KINDS.keys(), key=str))
+    return f"no storage option {names}; there are timeout, {', '.join(_KINDS)}"
 
 
 def _from_environment() -> dict[str, Any]:
