@@ -18,6 +18,7 @@ from webdataset.errors import (
     DataError,
     DecodingError,
     DuplicateFieldError,
+    EmptyDatasetError,
     MissingFieldError,
     NotFoundError,
     TornSampleError,
@@ -150,6 +151,15 @@ def test_exceptions_of_user_functions_keep_their_type(tmp_path, monkeypatch):
     assert f"in map, sample {url}!000007\nin reader 0/0" in str(caught.value)
 
 
+def test_a_key_error_in_a_function_says_what_the_sample_has(tmp_path):
+    """The commonest mistake, a field that is not there, is seen at once; other KeyErrors are told the place only."""
+    (url,) = write_shards(tmp_path, shards=1, samples=1)
+    for name, notes in (("jpg", [f"in map, sample {url}!000000", "the sample has: cls, txt"]), ("cls", None)):
+        with pytest.raises(KeyError) as caught:
+            list(wds.WebDataset([url]).map(lambda sample, name=name: {}[name] if name in sample else sample[name]))
+        assert (notes or [f"in map, sample {url}!000000"]) == caught.value.__notes__
+
+
 def refuse(name):
     raise RuntimeError("no names today")
 
@@ -198,6 +208,21 @@ def test_every_data_error_crosses_as_torch_makes_it(kind):
         *(again.message, again.url, again.key, again.field, again.offset, again.stage, again.worker),
     )
     assert [text.replace(note + "\n", "").rstrip()] == again.__notes__
+
+
+def test_other_errors_of_ours_arrive_as_one_line(tmp_path):
+    """An empty data set, a spent budget, a refusal: a DataLoader worker gives the line, and the traceback as a note."""
+    shard = tmp_path / "empty.tar"
+    shard.write_bytes(tar_bytes({}))
+    dataset = wds.WebDataset([str(shard)])
+    with pytest.raises(EmptyDatasetError) as caught:
+        list(DataLoader(dataset, batch_size=None, num_workers=1))
+    assert str(caught.value).startswith(f"{shard}: no sample found. ")
+    assert "\n" not in str(caught.value)
+    assert caught.value.__notes__[0].startswith("Caught EmptyDatasetError in DataLoader worker process 0")
+    for kind in (EmptyDatasetError, errors.ErrorBudgetError, errors.SecurityError, errors.MissingDependencyError):
+        text = f"Caught {kind.__name__} in DataLoader worker process 1.\n{kind.__name__}: x\n{departing('x', {})}\n"
+        assert "x" == str(kind(text)) == str(pickle.loads(pickle.dumps(kind(text))))
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_skipped_samples_are_counted_and_reported_once(url, caplog):
     """One line at the end of each pass says how many, of how many, and what they lacked."""
     dataset = wds.WebDataset([url], require=("jpg", "json"), on_missing="skip")
     assert ["000", "004"] == keys(dataset)
-    assert ['list of shards: 3 of 5 samples lack a field and were skipped: 2 without "jpg", 1 without "json"'] == (
+    assert [f'{url}: 3 of 5 samples lack a field and were skipped: 2 without "jpg", 1 without "json"'] == (
         caplog.messages
     )
     assert ["000", "004"] == keys(dataset)
@@ -194,3 +194,15 @@ def test_rules_and_case_keep_the_fused_way(dotted):
         dataset = wds.WebDataset([dotted], **options)
         names = [getattr(getattr(stage, "f", None), "__name__", None) for stage in fuse_stages(dataset.pipeline)]
         assert "expand_and_group" in names
+
+
+def test_dots_in_keys_are_guessed_from_a_missing_field(tmp_path):
+    """Where the field is the end of one that is there, as when keys have dots, the error says what to write."""
+    shard = tmp_path / "dots.tar"
+    shard.write_bytes(tar_bytes({"2024.01.02.jpg": b"", "2024.01.02.cls": b"1", "2024.01.03.jpg": b""}))
+    hint = r'no field "jpg"; has: 01.02.jpg, .*; where keys have dots, read with keys="last-dot"'
+    with pytest.raises(MissingFieldError, match=hint):
+        list(wds.WebDataset([shard]).to_tuple("jpg"))
+    with pytest.raises(MissingFieldError, match=r'no field "png"; has: [^;]*$'):
+        list(wds.WebDataset([shard]).to_tuple("png", "01.02.cls"))
+    assert ["2024.01.02", "2024.01.03"] == keys(wds.WebDataset([shard], keys="last-dot", require="jpg"))

@@ -49,6 +49,14 @@ READING = ("open", "read", "group")
 class WebDatasetError(Exception):
     """Base of all errors that this library raises on purpose."""
 
+    def __init__(self, *args: Any) -> None:
+        from_worker = arrived(args[0]) if len(args) == 1 and isinstance(args[0], str) else None
+        if from_worker is not None:
+            parts, traceback = from_worker
+            self.add_note(traceback)
+            args = (parts["message"],)
+        super().__init__(*args)
+
 
 class DataError(WebDatasetError):
     """The data is wrong; every part of the place that is known is an attribute, the others are None.
@@ -253,6 +261,10 @@ class SecurityError(WebDatasetError, ValueError):
 
 class MissingDependencyError(WebDatasetError, ImportError):
     """An optional package is not installed; the message says how to install it."""
+
+    def __init__(self, message: str = "", *, name: str | None = None) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 def printable(text: str, limit: int = 200) -> str:

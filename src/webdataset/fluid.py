@@ -327,6 +327,9 @@ def _shard_list(urls: Any, mode: str | None, resampled: bool, seed: int) -> Any:
 def _describe(urls: Any) -> str:
     if isinstance(urls, (str, os.PathLike)):
         return public_url(os.fspath(urls))
+    if isinstance(urls, (list, tuple)) and urls and isinstance(urls[0], (str, os.PathLike)):
+        first = public_url(os.fspath(urls[0]))
+        return f"{first} and {len(urls) - 1} more" if len(urls) > 1 else first
     return f"{type(urls).__name__} of shards"
 
 

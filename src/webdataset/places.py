@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from ._crossing import departing
-from .errors import PLACE, DataError, printable, public_url
+from .errors import PLACE, DataError, WebDatasetError, printable, public_url
 from .workers import reader_info
 
 _ATTRIBUTE = "_webdataset_place"
@@ -68,10 +68,10 @@ def in_torch_worker() -> bool:
 def add_reader(exn: Exception) -> None:
     """Add the reader, where there are several; in a DataLoader worker, let the error cross to the parent whole."""
     add_place(exn, worker=reader_name())
-    if isinstance(exn, DataError) and in_torch_worker():
-        place = place_of(exn)
+    if isinstance(exn, WebDatasetError) and in_torch_worker():
+        place = place_of(exn) if isinstance(exn, DataError) else {}
         if "url" in place:
             place["url"] = public_url(str(place["url"]))
-        note = departing(exn.message, place)
+        note = departing(exn.message if isinstance(exn, DataError) else str(exn), place)
         if note not in getattr(exn, "__notes__", ()):
             exn.add_note(note)

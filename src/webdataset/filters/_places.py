@@ -19,34 +19,50 @@ SHOWN_FIELDS = 20
 
 
 def add_place(exn: BaseException, stage: str, sample: Any) -> None:
-    """Tell the exception the stage, and the `__key__` and `__url__` of the sample where it has them."""
+    """Tell the exception the stage, and the `__key__` and `__url__` of the sample where it has them.
+
+    A KeyError may be about a field of the sample, so it is told those, too.
+    """
     key, url = (sample.get("__key__"), sample.get("__url__")) if isinstance(sample, dict) else (None, None)
     places.add_place(exn, stage=stage, key=key, url=url)
+    if type(exn) is KeyError and isinstance(sample, dict) and exn.args and exn.args[0] not in sample:
+        exn.add_note(f"the sample has: {_listed(_fields(sample))}")
+
+
+def _fields(sample: Mapping[Any, Any]) -> list[str]:
+    return [str(name) for name in sample if not str(name).startswith("__")]
+
+
+def _listed(names: list[str]) -> str:
+    shown = [printable(name) for name in names[:SHOWN_FIELDS]]
+    if len(names) > SHOWN_FIELDS:
+        shown.append(f"… {len(names) - SHOWN_FIELDS} more")
+    return ", ".join(shown) or "no fields"
 
 
 def missing_field(sample: Mapping[Any, Any], names: Collection[str]) -> MissingFieldError:
     """The error for a sample with none of these fields: which it has, and which may have been meant."""
     import difflib
 
-    present = [str(name) for name in sample if not str(name).startswith("__")]
+    present = _fields(sample)
     lowered = {name.lower(): name for name in present}
     fact = "no field " + " or ".join(f'"{printable(str(name))}"' for name in names)
     close = [match for name in names for match in difflib.get_close_matches(str(name).lower(), lowered, 1)]
     if close:
         fact += f' (did you mean "{printable(lowered[close[0]])}"?)'
-    shown = [printable(name) for name in present[:SHOWN_FIELDS]]
-    if len(present) > SHOWN_FIELDS:
-        shown.append(f"… {len(present) - SHOWN_FIELDS} more")
-    fact += f"; has: {', '.join(shown) or 'no fields'}"
+    fact += f"; has: {_listed(present)}"
+    if any(field.endswith(f".{name}") for field in present for name in names):
+        fact += '; where keys have dots, read with keys="last-dot"'
     return MissingFieldError(fact, key=sample.get("__key__"), url=sample.get("__url__"))
 
 
 def check_dict(sample: Any, stage: str) -> None:
     """TypeError where a stage that looks at fields gets something without."""
     if not isinstance(sample, dict):
+        before = "what makes tuples" if stage == "to_tuple" else "to_tuple and batched"
         raise TypeError(
             f"{stage}: a sample must be a dict with named fields, got {type(sample).__name__}:"
-            f" put {stage} before to_tuple and batched"
+            f" put {stage} before {before}"
         )
 
 
