@@ -15,8 +15,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Lowest section first; a module imports from its own section and from those above it in this list.
 SECTIONS = [
-    "_version errors _types handlers _optional _closing _torchdata _stage _arguments _crossing _logfile places policy "
-    "workers security",
+    "_version errors _types handlers _optional _closing _barren _torchdata _stage _arguments _crossing _logfile places "
+    "policy workers security",
     "order pytorch",
     "braces shardfolders shardspecs shardlists",
     "storage gopen",

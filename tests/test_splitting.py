@@ -130,8 +130,56 @@ def test_an_empty_data_set_is_an_error_in_every_epoch(nothing, persistent, tmp_p
 
 def test_drawing_from_nothing_ends(nothing):
     """Shards that are drawn without end and hold no sample are an error, not a program that hangs."""
-    with pytest.raises(EmptyDatasetError, match=r"1000 shards in a row held no sample, and they are always the same 3"):
+    with pytest.raises(EmptyDatasetError, match=r"nothing-\d\.tar: 100 shards in a row, 3 different, gave no sample"):
         next(iter(wds.WebDataset(nothing, resampled=True)))
+
+
+LETS_NOTHING_PASS = {
+    "select_files": {"select_files": lambda name: False},
+    "rename_files": {"rename_files": lambda name: "no-field"},
+    "keys": {"keys": lambda name: (None, None)},
+    "require": {"require": "jpg", "on_missing": "skip"},
+    "handler": {"require": "jpg", "handler": wds.ignore_and_continue},
+    "unchecked": {"require": "jpg", "on_missing": "skip", "empty_check": False},
+}
+
+
+@pytest.mark.parametrize("options", LETS_NOTHING_PASS.values(), ids=LETS_NOTHING_PASS)
+def test_drawing_spun_for_ever_where_nothing_passed(tmp_path, options):
+    """What leaves out every sample of shards that are drawn without end is an error."""
+    urls = write_shards(tmp_path, shards=7, samples=3)
+    with pytest.raises(EmptyDatasetError, match=r"140 shards in a row, 7 different, gave no sample.*select_files"):
+        next(iter(wds.WebDataset(urls, resampled=True, **options)))
+
+
+def test_drawing_nothing_in_other_pipelines_ends_too(tmp_path):
+    """Pipelines made by hand, drawing after the list, behind a shuffle, from a folder that others fill."""
+    urls = write_shards(tmp_path, shards=2, samples=3)
+    samples = wds.tarfile_to_samples(select_files=lambda name: False)
+    for stages in (
+        [wds.ResampledShards(urls, deterministic=True), wds.shuffle(500, initial=500), samples],
+        [wds.SimpleShardList(urls), wds.resampled(), samples, wds.batched(3)],
+        [wds.DirectoryShardList(str(tmp_path)), samples],
+    ):
+        with pytest.raises(EmptyDatasetError, match="100 shards in a row, 2 different, gave no sample"):
+            next(iter(wds.DataPipeline(*stages)))
+
+
+def test_workers_that_draw_nothing_end_too(tmp_path):
+    """Each worker notices by itself, and says which one it is."""
+    dataset = wds.WebDataset(write_shards(tmp_path, 2, 3), resampled=True, require="jpg", on_missing="skip")
+    with pytest.raises(EmptyDatasetError, match="100 shards in a row, 2 different, gave no sample"):
+        load(dataset, 2)
+
+
+@pytest.mark.parametrize("options", [{}, {"select_files": lambda name: name.endswith(".cls")}], ids=["fused", "staged"])
+def test_rare_samples_raise_no_false_alarm(tmp_path, options):
+    """Shards of one sample, and one sample that passes in one shard of many, are enough."""
+    urls = write_shards(tmp_path, shards=40, samples=1)
+    dataset = wds.WebDataset(urls, resampled=True, **options)
+    assert 1500 == len(keys(dataset.slice(1500)))
+    one = wds.WebDataset(urls, resampled=True, select_files=lambda member: member == "000007.txt")
+    assert ["000007"] * 25 == keys(one.slice(25))
 
 
 def test_many_empty_shards_are_passed_over(tmp_path, nothing):

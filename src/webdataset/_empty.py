@@ -2,7 +2,8 @@
 
 Where a rank has several DataLoader workers, the last of those that got nothing raises: it sees in the
 count of epochs, which they share, that all others ended so too. What other ranks got, nobody here
-can know: there it is a warning in the log.
+can know: there it is a warning in the log. A pass that draws shards without end has no end at which to
+say so: there `Drought` raises when always the same ones have given nothing.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ._closing import close_source
+from ._barren import Barren
+from ._closing import close_source, closing_source
 from ._epochs import EpochCounter
 from ._stage import FilterFunction
-from .errors import EmptyDatasetError
+from .errors import EmptyDatasetError, public_url
 from .workers import reader_info
 
 logger = logging.getLogger(__name__)
+
+PATIENCE = 100
+"""So many shards without a sample, always the same, are enough: what is in them does not change by itself."""
 
 
 def check_empty(
@@ -52,6 +57,40 @@ def _tell(place: str, epochs: EpochCounter | None) -> None:
         f"{place}: no sample found. The shards were read and hold none, or the handler skipped what they hold:"
         " are the members named key.field?"
     )
+
+
+class Drought:
+    """One pass over shards that are drawn without end: EmptyDatasetError when nothing comes of them.
+
+    `watched` goes around the shards where they are read, `noted` around the samples that come of them;
+    what lies between keeps no samples back.
+    """
+
+    def __init__(self) -> None:
+        self._barren = Barren(PATIENCE)
+        self._fed = False
+
+    def watched(self, shards: Iterable[Any]) -> Iterator[Any]:
+        """The same shards."""
+        with closing_source(shards):
+            for shard in shards:
+                self._fed = False
+                yield shard
+                url = str(shard["url"] if isinstance(shard, dict) else shard)
+                if self._fed:
+                    self._barren.clear()
+                elif self._barren.add(url):
+                    raise EmptyDatasetError(
+                        f"{public_url(url)}: {self._barren} gave no sample: are the members named key.field, or do"
+                        " select_files, require or the handler leave out all that there is?"
+                    )
+
+    def noted(self, samples: Iterable[Any]) -> Iterator[Any]:
+        """The same samples."""
+        with closing_source(samples):
+            for sample in samples:
+                self._fed = True
+                yield sample
 
 
 class CheckEmpty(FilterFunction):

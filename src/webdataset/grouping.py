@@ -92,11 +92,6 @@ class Grouper:
                     self._usual[raw_field] = field
         return done
 
-    @property
-    def found_fields(self) -> bool:
-        """Whether there was any field of a sample."""
-        return bool(self._fields.names)
-
     def add(self, name: str, data: Any, offset: int | None) -> Sample | None:
         """Take one member; the sample that it completes, if any."""
         try:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ._arguments import a_handler, check_flag, checked
+from ._barren import Barren
 from ._closing import closing_source
 from ._types import Handler
 from .errors import OpenError, public_url
@@ -16,8 +17,8 @@ from .tariterators import locate_shard, note_fault
 
 logger = logging.getLogger(__name__)
 
-HOPELESS = 1000
-"""A source that draws the same shards again and again ends when none of so many could be opened."""
+PATIENCE = 1000
+"""So many shards that could not be opened, always the same, are no passing trouble of the network."""
 
 Opener = Callable[[str], dict[str, Any]]
 """Called with a url; gives what is known of the open shard: `stream`, and `local_path` where there is a file."""
@@ -25,7 +26,7 @@ Opener = Callable[[str], dict[str, Any]]
 
 def open_each(urls: Iterable[Any], opener: Opener, handler: Handler) -> Iterator[dict[str, Any]]:
     """Each url (or `{"url": ...}`) with what `opener` gives for it; the handler says what becomes of failures."""
-    failed: list[str] = []  # in a row
+    failed = Barren(PATIENCE)
     source_of_urls = iter(urls)
     with closing_source(source_of_urls):
         for item in source_of_urls:
@@ -35,16 +36,12 @@ def open_each(urls: Iterable[Any], opener: Opener, handler: Handler) -> Iterator
                 source.update(opener(url))
             except Exception as exn:
                 note_fault(source)
-                failed.append(url)
-                if len(failed) % HOPELESS == 0 and len(set(failed)) <= len(failed) // 2:
-                    raise OpenError(
-                        f"{len(failed)} times in a row no shard could be opened, the last one because: {exn}",
-                        url=url,
-                    ) from exn
+                if failed.add(url):
+                    raise OpenError(f"{failed} could not be opened, the last one because: {exn}", url=url) from exn
                 if handler(locate_shard(exn, url)):
                     continue
                 return
-            failed = []
+            failed.clear()
             yield source
 
 

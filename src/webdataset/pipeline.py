@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ._arguments import check_number
 from ._closing import close_source
-from ._empty import CheckEmpty
+from ._empty import CheckEmpty, Drought
 from ._epochs import EpochCounter
 from ._stage import FilterFunction, PipelineStage, RestCurried, public_name
 from ._torchdata import TorchIterable, register_with_torch
 from ._types import AnyStage
+from .filters import require_fields
 from .order.seeded import SeededStage, random_stages_in
 from .places import add_reader, in_torch_worker
 from .policy import PassPolicies
@@ -130,7 +131,12 @@ class DataPipeline(TorchIterable, PipelineStage):
         self._start_stages(epoch, info)
         passes = PassPolicies()
         data: Any = None
-        for i, stage in enumerate(fuse_stages(self.pipeline)):
+        stages = fuse_stages(self.pipeline)
+        begin, end = endless_reading(stages)
+        drought = Drought()
+        for i, stage in enumerate(stages):
+            if i == begin:
+                data = drought.watched(data)
             stage, handlers = passes.bind(stage)
             counts_input = i > 0 and isinstance(stage, FilterFunction) and stage.f not in READING
             for handler in handlers if counts_input else ():
@@ -139,6 +145,8 @@ class DataPipeline(TorchIterable, PipelineStage):
             data = self.invoke(stage, data) if i else self.invoke(stage)
             for handler in () if counts_input else handlers:
                 data = handler.counted(data)
+            if i == end:
+                data = drought.noted(data)
         if info.readers == 1 and not passes and not in_torch_worker():
             return iter(data)
         return _watched(data, passes, epoch)
@@ -301,6 +309,19 @@ def tell_idle_readers(stages: list[Any], info: ReaderInfo) -> None:
             "%d shards for %d readers (%d ranks with %d workers each): %d readers have nothing to do",
             *(shards, readers, info.world_size, info.num_workers, readers - shards),
         )
+
+
+def endless_reading(stages: list[Any]) -> tuple[int, int]:
+    """The first and the last stage between shards that come without end and their samples; (-1, -1): there is none."""
+    endless, begin, end = False, -1, -1
+    for i, stage in enumerate(stages):
+        f = getattr(stage, "f", stage)
+        if i and (isinstance(stage, CheckEmpty) or any(f is one for one in (*READING, require_fields.f))):
+            begin, end = (i if begin < 0 else begin), i
+        elif begin >= 0:
+            break
+        endless = endless or getattr(stage, "endless", False) is True
+    return (begin, end) if endless else (-1, -1)
 
 
 def fuse_stages(stages: list[Any]) -> list[Any]:

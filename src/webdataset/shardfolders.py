@@ -129,6 +129,11 @@ class DirectoryShardList(TorchIterable):
         self.fate = fate
         self._passes = 0
 
+    @property
+    def endless(self) -> bool:
+        """Whether shards come again."""
+        return self.mode == "resample"
+
     def start(self, epoch: int, reader: int) -> None:
         """The next pass is this epoch, counted from 0."""
         self._passes = epoch

@@ -2,7 +2,8 @@
 
 Nothing here opens a shard. Functions and objects that give each reader another part of the shards
 carry an attribute `splits_readers`, true: what follows them in a pipeline then draws its own random
-numbers in each reader, while whatever comes before must draw the same in all of them.
+numbers in each reader, while whatever comes before must draw the same in all of them. Those that may give
+a shard again and again have an attribute `endless`, true.
 """
 
 from __future__ import annotations
@@ -212,6 +213,7 @@ class ResampledShards(EpochAttribute, TorchIterable):
     """
 
     splits_readers = True
+    endless = True
     rng: random.Random
 
     @checked(
@@ -318,6 +320,7 @@ def resampled_(
 
 class _ResampledStage(SeededStage):
     splits_readers = True
+    endless = True
 
     def __call__(self, data: Iterable[Any]) -> Iterator[Any]:
         self._reader = reader_info().reader  # with equal draws all readers would deliver the same

@@ -11,7 +11,6 @@ stops early. A sample in which a fault was seen is never delivered, whatever the
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -27,7 +26,7 @@ from .archivemembers import (
     finish_archive,
     tar_file_iterator,
 )
-from .errors import DataError, EmptyDatasetError, public_url
+from .errors import DataError
 from .grouping import Grouper
 from .handlers import reraise_exception
 from .places import add_place
@@ -61,9 +60,6 @@ _GROUPING = {
     "lcase": check_flag,
     "torn": a(check_choice, choices=("warn", "error")),
 }
-
-HOPELESS = 1000
-"""So many shards without a sample, all of them seen before, end a stream that draws without end."""
 
 
 def shardlist(urls: Urls, *, shuffle: bool = False) -> Iterator[Shard]:
@@ -226,7 +222,6 @@ def expand_and_group(
     lcase: bool = True,
 ) -> Iterator[Sample]:
     """`tar_file_expander` and `group_by_keys` in one: the same samples, several times as fast."""
-    barren: Counter[str] = Counter()  # shards since the last sample
     wanted = _may_be_field if keys is base_plus_ext else _is_no_metadata
     with closing_source(data):
         for source in data:
@@ -263,14 +258,6 @@ def expand_and_group(
             finally:
                 reader.close()
                 close_stream(stream)
-            barren[url] += 1
-            if grouper.found_fields:
-                barren.clear()
-            elif barren[url] > 10 and (count := barren.total()) >= max(HOPELESS, 10 * len(barren)):
-                raise EmptyDatasetError(
-                    f"{public_url(url)}: {count} shards in a row held no sample, and they are always the same"
-                    f" {len(barren)}: are the members named key.field?"
-                )
 
 
 def _may_be_field(raw: bytes) -> bool:
