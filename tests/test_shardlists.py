@@ -121,6 +121,15 @@ def test_messages_hide_passwords():
     assert "host/a-{0..9.tar" in str(info.value)
 
 
+def test_a_brace_that_was_never_opened_is_an_error():
+    """A slip such as `train-000..999}.tar` is told, not looked for as a name; lists hold names."""
+    with pytest.raises(
+        ShardListError, match=r"train-000\.\.999}\.tar: unbalanced braces: '}' at position 14 closes nothing"
+    ):
+        expand_urls("train-000..999}.tar")
+    assert ["a}.tar"] == expand_urls(["a}.tar"]) == expand_urls("a\\}.tar")
+
+
 def test_expand_source_keeps_lists_and_bounds_iterables():
     """A list is the same object, an endless iterable is cut, a number is a ValueError."""
     urls = ["a", "b"]

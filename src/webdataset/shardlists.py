@@ -101,7 +101,7 @@ def expand_urls(urls: Urls) -> list[str]:
 
 
 def _expanded(pattern: str) -> list[str]:
-    names = braceexpand(pattern) if "{" in pattern or "\\" in pattern else [pattern]
+    names = braceexpand(pattern)
     return [path for name in names for path in expand_stars(name)] if "*" in pattern else names
 
 
