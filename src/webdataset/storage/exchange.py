@@ -15,6 +15,8 @@ from .status import connection_error, hopeless, status_error
 from .target import Target
 
 if TYPE_CHECKING:
+    import threading
+
     import urllib3
 
 REDIRECTS = 10
@@ -35,10 +37,15 @@ def request(
     method: str,
     options: StorageOptions,
     headers: Mapping[str, str] | None = None,
-    body: bytes | None = None,
+    body: Any = None,
     accept: Collection[int] = (200,),
+    stopped: threading.Event | None = None,
 ) -> Answer:
     """Ask for something small: a listing, the headers of an object, a piece of an upload. Retried as a whole.
+
+    Args:
+        body: bytes, or a function that gives, for each attempt, an iterator over them.
+        stopped: when it is set, nothing is tried again.
 
     Raises:
         NotFoundError: status 404 or 410.
@@ -46,7 +53,7 @@ def request(
     """
     from urllib3.exceptions import HTTPError
 
-    patience = Patience(options)
+    patience = Patience(options, stopped)
     while True:
         response = open_response(target, method, options, patience, headers, body, accept)
         try:
@@ -130,6 +137,7 @@ def send(
     given = urllib3.HTTPHeaderDict(own)  # where names are equal, in whatever case, the later one wins
     given.update(headers or {})
     given.update(options.headers)
+    content: Any = body() if callable(body) else body
     address, signed = target.sign(method, target.address, dict(given))
     sent = urllib3.HTTPHeaderDict(signed)
     parts = parse_url(address)
@@ -142,7 +150,7 @@ def send(
         method,
         address,
         headers=sent,
-        body=body,
+        body=content,
         timeout=urllib3.Timeout(connect=timeouts[0], read=timeouts[1]),
         preload_content=False,
         decode_content=False,

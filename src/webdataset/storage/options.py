@@ -29,6 +29,8 @@ class StorageOptions:
         endpoint: the server of an object store, such as "http://127.0.0.1:9000"; None: the store's own, or what its
             own environment variables say.
         anonymous: ask an object store without credentials, as public buckets allow.
+        overwrite: writing replaces the object that is there; False: it stays, and to write it is an error, where the
+            store or the server can tell.
         tool: read and write through the command-line tool of the scheme (curl, aws, gsutil, az) instead.
     """
 
@@ -43,6 +45,7 @@ class StorageOptions:
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     endpoint: str | None = None
     anonymous: bool = False
+    overwrite: bool = True
     tool: bool = False
 
     def __post_init__(self) -> None:
@@ -67,6 +70,7 @@ _KINDS: dict[str, Any] = {
     "headers": (Mapping,),
     "endpoint": (str, type(None)),
     "anonymous": (bool,),
+    "overwrite": (bool,),
     "tool": (bool,),
 }
 _POSITIVE = {"connect_timeout", "read_timeout", "attempts", "deadline", "connections", "ahead"}

@@ -9,14 +9,13 @@ descriptor: the command belongs to the process that started it.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import shlex
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from .._arguments import a, check_flag, check_number, checked
 from ..errors import NotFoundError, OpenError, public_url
+from .owned import OwnedStream
 from .process import GRACE, PIPE_SIZE, describe_status, end_process, let_go, widen_pipe
 from .verbose import trace
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 SIGPIPE_STATUSES = (141, -13)  # of a shell whose command died of SIGPIPE, and of such a command itself
 
 
-class Pipe(io.BufferedIOBase):
+class Pipe(OwnedStream):
     """The output (mode "r...") or input (mode "w...") of a command.
 
     Args:
@@ -57,6 +56,7 @@ class Pipe(io.BufferedIOBase):
         url: str | None = None,
         **kw: Any,
     ) -> None:
+        super().__init__()
         if not mode or mode[0] not in "rw":
             raise ValueError(f'the mode of a pipe must be "rb" or "wb", got {mode!r}')
         self.mode = mode
@@ -66,7 +66,6 @@ class Pipe(io.BufferedIOBase):
         self.ignore_status = [0, *ignore_status]
         self.status: int | None = None
         self.url = url
-        self._owner = os.getpid()
         self._at_end = False
         self._reported = False
         self._start(*args, **kw)
@@ -182,45 +181,6 @@ class Pipe(io.BufferedIOBase):
             except OSError as exn:
                 self._write_failed(exn)
 
-    def close(self) -> None:
-        """Close our end. At the end of the data, and after writing, wait for the command and check its status.
-
-        Raises:
-            OpenError: the command failed, and no read or write has said so before.
-        """
-        if self.closed:
-            return
-        try:
-            if self._owner != os.getpid():
-                let_go(self.stream, self.writable())
-            elif self.writable():
-                self._close_writing()
-            else:
-                self._close_reading()
-        finally:
-            super().close()
-
-    def abort(self) -> None:
-        """End the command and close, without a word: what was written is not to count."""
-        if self.closed:
-            return
-        if self._owner == os.getpid():
-            self.terminate()
-        let_go(self.stream, self.writable())
-        super().close()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()  # what went wrong is on its way already
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.abort()  # a command that was writing must not take what it got so far for all
-
     def wait_for_child(self) -> None:
         """Wait for the command, at most `timeout` seconds, and check its status.
 
@@ -263,6 +223,20 @@ class Pipe(io.BufferedIOBase):
     def _end_of_data(self) -> None:
         self._at_end = True
         self.wait_for_child()
+
+    def _finish(self) -> None:
+        """Close our end. At the end of the data, and after writing, wait for the command and check its status."""
+        if self.writable():
+            self._close_writing()
+        else:
+            self._close_reading()
+
+    def _give_up(self) -> None:
+        self.terminate()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        let_go(self.stream, self.writable())
 
     def _close_reading(self) -> None:
         self.stream.close()
