@@ -103,6 +103,36 @@ def test_each_sample_once_and_epochs_advance(urls, prefix, method, monkeypatch):
     assert single == shards[1] != shards[0]
 
 
+WRAPPED = """
+import multiprocessing, sys
+import webdataset as wds
+from webdataset.multi import MultiLoader
+
+class Wrapper:  # the program's own; it says nothing of what is in it
+    def __init__(self, parts):
+        self.parts = parts
+
+    def __iter__(self):
+        for part in self.parts:
+            yield from part
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    parts = [wds.DataPipeline(range(20), wds.shuffle(50)), wds.DataPipeline(range(20), wds.shuffle(50))]
+    loader = MultiLoader(Wrapper(parts), workers=1)
+    print(len({tuple(loader) for _ in range(3)}), parts[1].epoch, "torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_data_sets_in_a_wrapper_of_the_program_repeated_epoch_0(tmp_path, method):
+    """Also without torch, what is somewhere in an iterable of the program counts its passes in all workers."""
+    script = tmp_path / "program.py"
+    script.write_text(WRAPPED)
+    done = subprocess.run([sys.executable, script, method], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3", "3", "False"]
+
+
 def test_what_cannot_be_pickled_is_forked(prefix, monkeypatch):
     """Where processes are usually spawned, a data set with a lambda in it gets forks."""
     spawn = multiprocessing.get_context("spawn")

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+from weakref import WeakSet
 
 from .order.seeds import mix_seed
 from .workers import reader_info
@@ -34,6 +35,12 @@ run = 0
 
 class EpochCounter:
     """Counts the passes over one data set, from 0; `share` makes the count common to all processes."""
+
+    def __new__(cls) -> Self:
+        """Known to `share_all`, also as a copy."""
+        counter = super().__new__(cls)
+        _all.add(counter)
+        return counter
 
     def __init__(self) -> None:
         self._first = 0
@@ -107,6 +114,15 @@ class EpochCounter:
         if context is None or context.get_spawning_popen() is None:  # a copy, not a worker that is being started
             return {**self.__dict__, "_first": self.peek(), "_passes": 0, "_shared": None}
         return dict(self.__dict__)
+
+
+_all: WeakSet[EpochCounter] = WeakSet()
+
+
+def share_all() -> None:
+    """Share the counts of all data sets of this process: those that are inside of other objects cannot be found."""
+    for counter in list(_all):
+        counter.share()
 
 
 class _SharedRow:

@@ -23,7 +23,6 @@ from . import _epochs
 from ._arguments import check_number
 from ._closing import closing_source
 from ._optional import require
-from ._torchdata import TorchIterable
 from .places import add_place, reader_name
 
 logger = logging.getLogger(__name__)
@@ -161,8 +160,6 @@ class MultiLoader:
         self.nokill = nokill
         self.prefix = prefix
         self._passes: weakref.WeakSet[_Pass] = weakref.WeakSet()
-        if isinstance(dataset, TorchIterable):
-            dataset._torch_looks()  # the workers are going to share its count of epochs
 
     def kill(self) -> None:
         """End the workers of all iterations."""
@@ -175,6 +172,7 @@ class MultiLoader:
         require("zmq", "pyzmq", "MultiLoader")
         if not self.nokill:
             self.kill()
+        _epochs.share_all()  # the data set, or what is somewhere in it, goes on counting in the next workers
         started = _Pass(self.dataset, self.workers, self.prefix, logging.INFO if self.verbose else logging.DEBUG)
         self._passes.add(started)
         return _received(started)
