@@ -85,6 +85,12 @@ def test_a_stream_has_no_length_but_is_true(urls):
     assert 30 == len(list(dataset))
 
 
+def test_with_length_warns_where_asked():
+    """silent=False is the warning of 1.0; without it programs written for 0.2 stay quiet."""
+    with pytest.warns(UserWarning, match=r"with_length\(7\) sets len\(\) only"):
+        assert 7 == len(wds.DataPipeline(range(3)).with_length(7, silent=False))
+
+
 def test_with_epoch_cuts_and_repeats(urls):
     """An epoch is as long as asked, shorter or longer than the data; every iteration begins anew."""
     assert 7 == len(list(wds.WebDataset(urls).with_epoch(7)))

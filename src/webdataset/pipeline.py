@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from itertools import islice
@@ -218,8 +219,10 @@ class DataPipeline(TorchIterable, PipelineStage):
         return self
 
     def with_length(self, n: int, silent: bool = True) -> Self:
-        """Let `len()` of this object be `n`; nothing else changes."""
+        """Let `len()` of this object be `n`; nothing else changes, which a warning says unless `silent`."""
         check_number("with_length", "n", n, "items", optional=True)
+        if not silent:
+            warnings.warn(f"with_length({n}) sets len() only; it changes nothing in what comes", stacklevel=2)
         self.size = n
         return self
 
