@@ -47,6 +47,13 @@ def FIRST(stage, data=()):  # noqa: N802
 
 # public name, what makes it, arguments, error, its text from the beginning
 CASES = [
+    ("WebDataset", DATASET, {"handler": wds.ErrorPolicy}, TypeError, ".*the class ErrorPolicy: write ErrorPolic"),
+    ("SimpleShardList", wds.SimpleShardList, {"urls": "a", "seed": float("nan")}, TypeError, "seed .* got nan"),
+    ("shuffle", wds.shuffle, {"seed": float("inf")}, TypeError, "seed must be an integer, None or .* got inf"),
+    ("MultiShardSample", wds.MultiShardSample, {"fname": 3}, TypeError, "MultiShardSample: fname must be a dict"),
+    ("tar_file_iterator", FIRST(stages.tar_file_iterator, "a.tar"), {}, TypeError, "tar_file_iterator: fileobj must"),
+    ("encode_buffer", wds.tenbin.encode_buffer, {"l": [], "infos": 3}, TypeError, "tenbin: infos must be a list"),
+    ("encode_buffer", wds.tenbin.encode_buffer, {"l": [], "infos": "a"}, TypeError, "tenbin: infos must be a list"),
     ("WebDataset", DATASET, {"handler": 3}, TypeError, "WebDataset: handler must be a function of one exception"),
     ("WebDataset", DATASET, {"mode": "fast"}, ValueError, 'WebDataset: mode must be None or "resampled"'),
     ("WebDataset", DATASET, {"mode": "resample"}, TypeError, "WebDataset: mode='resample' needs a folder as urls"),

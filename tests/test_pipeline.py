@@ -14,7 +14,7 @@ import pytest
 
 import webdataset as wds
 from helpers import tar_bytes, write_shards
-from webdataset.errors import EmptyDatasetError
+from webdataset.errors import EmptyDatasetError, NotFoundError
 from webdataset.pipeline import add_length_method, fuse_stages
 
 
@@ -415,3 +415,41 @@ def test_add_length_method_gives_any_object_a_length():
     dataset = wds.DataPipeline(range(3)).with_length(3)
     assert add_length_method(dataset) is dataset
     assert type(dataset) is wds.DataPipeline
+
+
+def test_text_as_a_stage_says_where_shards_go(tmp_path):
+    """A list of names in place of a shard list is told what to write; the opener itself takes names, too."""
+    (url,) = write_shards(tmp_path, 1, 2)
+    for source in (url, [url], [[url]]):
+        pipeline = wds.DataPipeline(source, wds.tarfile_to_samples())
+        if source == [[url]]:
+            assert 2 == len(list(pipeline))
+            continue
+        with pytest.raises(TypeError, match=r"is no pipeline stage: names of shards go into SimpleShardList\(...\)"):
+            list(pipeline)
+
+
+def test_a_function_of_a_sample_in_compose_is_told_where_it_goes(tmp_path):
+    """compose gives the whole stream; the error of a function that wants a sample says so."""
+    with pytest.raises(TypeError) as caught:
+        list(wds.WebDataset(write_shards(tmp_path, 1, 2)).compose(lambda sample: sample["cls"]))
+    (note,) = caught.value.__notes__
+    assert note.endswith("called with the whole stream; a function of one sample goes into map()")
+
+
+@pytest.mark.parametrize(
+    ("shards", "hint"),
+    [
+        (["a-{0..1}.tar"], "; the items of a list are names, not patterns"),
+        (["a*.tar"], "; the items of a list are names, not patterns"),
+        ("a?.tar", '; of the special characters of patterns only braces and "\\*" are special$'),
+        ("a[01].tar", "; of the special characters"),
+        ("a.tar", r"no such file \(relative to [^;]*\)$"),
+    ],
+)
+def test_patterns_that_nobody_expands_are_told(tmp_path, monkeypatch, shards, hint):
+    """A name with braces or stars in a list, or with a question mark, is not found, and the error says why."""
+    monkeypatch.chdir(tmp_path)
+    for pipeline in (wds.WebDataset(shards), wds.DataPipeline(wds.SimpleShardList(shards), wds.tarfile_to_samples())):
+        with pytest.raises(NotFoundError, match=hint):
+            list(pipeline)

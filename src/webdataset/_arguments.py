@@ -23,7 +23,9 @@ def check_function(where: str, name: str, value: Any, optional: bool = False) ->
 
 
 def check_handler(where: str, value: Any, name: str = "handler") -> None:
-    """TypeError unless the value can be a handler."""
+    """TypeError unless the value can be a handler; a class whose objects are handlers is none."""
+    if isinstance(value, type) and any("__call__" in vars(base) for base in value.__mro__):
+        raise TypeError(f"{where}: {name} is the class {value.__name__}: write {value.__name__}()")
     if not callable(value):
         raise TypeError(
             f"{where}: {name} must be a function of one exception, such as"

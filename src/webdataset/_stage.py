@@ -22,7 +22,7 @@ P = ParamSpec("P")
 class PipelineStage:
     """Base for stages that are objects; the pipeline calls `run` with the source."""
 
-    def run(self, src: Iterable[Any], /) -> Iterator[Any]:
+    def run(self, src: Any, /) -> Iterator[Any]:
         """Iterate over what becomes of the source; subclasses write this (or the older `invoke`)."""
         return self.invoke(src)
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ._arguments import a, a_handler, check_flag, check_function, check_text, checked
+from ._arguments import a, a_handler, check_flag, check_function, check_text, checked, shown
 from ._types import Handler
 from .errors import DataError, public_url
 from .handlers import reraise_exception
@@ -84,6 +84,10 @@ def tar_file_iterator(
         rename_files: called with the name in the archive.
         ignore_zeros: read on behind the end mark (archives that were simply concatenated).
     """
+    if not hasattr(fileobj, "read"):
+        raise TypeError(
+            f"tar_file_iterator: fileobj must be an open binary file, got {shown(fileobj)}; gopen opens urls"
+        )
     archive = Archive(handler)
     try:
         yield from archive_members(fileobj, skip_meta, select_files, rename_files, ignore_zeros, archive, None)

@@ -110,6 +110,8 @@ class DataPipeline(TorchIterable, PipelineStage):
 
     def invoke(self, f: Any, *args: Any) -> Any:
         """Run one stage on its source, or without one when it is the source itself."""
+        if isinstance(f, (str, bytes)):
+            raise TypeError(f"{f!r} is no pipeline stage: names of shards go into SimpleShardList(...)")
         if not args and hasattr(f, "__iter__"):
             return iter(f)
         if isinstance(f, PipelineStage):
@@ -118,7 +120,14 @@ class DataPipeline(TorchIterable, PipelineStage):
             name = public_name(f)
             raise TypeError(f"stage {name} was not called: write {name}(...)")
         if callable(f):
-            result = f(*args)
+            try:
+                result = f(*args)
+            except (TypeError, AttributeError) as exn:
+                if args and not isinstance(f, FilterFunction):
+                    exn.add_note(
+                        f"in stage {f!r}, called with the whole stream; a function of one sample goes into map()"
+                    )
+                raise
             if not hasattr(result, "__iter__") and not hasattr(result, "__next__"):
                 raise TypeError(f"stage {f!r} must return an iterator, got {type(result).__name__}")
             return result

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ._arguments import shown
 from ._torchdata import TorchIterable
 from .braces import braceexpand
 from .errors import EmptyDatasetError, NotFoundError, SecurityError, ShardListError, printable, public_url
@@ -84,9 +85,11 @@ class MultiShardSample(TorchIterable):
 
     def parse_spec(self, fname: Any) -> None:
         """Take the sources of this spec, a path or a dict."""
+        if not isinstance(fname, (dict, str, os.PathLike)):
+            raise TypeError(f"MultiShardSample: fname must be a dict or the path of a spec, got {shown(fname)}")
         where = "spec" if isinstance(fname, dict) else os.fspath(fname)
         trusted = isinstance(fname, dict)
-        spec = fname if trusted else read_spec(fname)
+        spec = fname if isinstance(fname, dict) else read_spec(fname)
         _check_keys(spec, SPEC_KEYS, where)
         datasets = spec.get("datasets")
         if not isinstance(datasets, list) or not datasets:

@@ -26,7 +26,7 @@ from .archivemembers import (
     finish_archive,
     tar_file_iterator,
 )
-from .errors import DataError
+from .errors import DataError, NotFoundError
 from .grouping import Grouper
 from .handlers import reraise_exception
 from .places import add_place
@@ -68,12 +68,13 @@ def shardlist(urls: Urls, *, shuffle: bool = False) -> Iterator[Shard]:
 
 
 @checked("url_opener", handler=a_handler)
-def url_opener(data: Iterable[dict[str, Any]], handler: Handler = reraise_exception, **kw: Any) -> Iterator[Any]:
-    """Open each `{"url": ...}` with `gopen(url, **kw)` and add the stream as `"stream"`."""
+def url_opener(data: Iterable[Any], handler: Handler = reraise_exception, **kw: Any) -> Iterator[Any]:
+    """Open each `{"url": ...}` (or url) with `gopen(url, **kw)` and add the stream as `"stream"`."""
     from .gopen import gopen
 
     with closing_source(data):
-        for source in data:
+        for item in data:
+            source = item if isinstance(item, dict) else {"url": item}
             url = source["url"]
             try:
                 stream = gopen(url, **kw)
@@ -309,6 +310,14 @@ def _url_and_stream(source: Any) -> tuple[str, Any]:
 
 
 def locate_shard(exn: Exception, url: str, stage: str = "open") -> Exception:
-    """The exception with the shard and the stage said: ours take them, others get a note."""
+    """The exception with the shard and the stage said: ours take them, others get a note.
+
+    A pattern that nobody expanded is told so.
+    """
+    if isinstance(exn, NotFoundError) and "; " not in exn.message:
+        if "{" in url or "*" in url:
+            exn.message += "; the items of a list are names, not patterns: expand_urls(pattern) gives the names"
+        elif "?" in url or "[" in url:
+            exn.message += '; of the special characters of patterns only braces and "*" are special'
     add_place(exn, url=url, **({"stage": stage} if isinstance(exn, DataError) else {}))
     return exn

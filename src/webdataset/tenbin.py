@@ -71,6 +71,8 @@ def encode_list(l: Sequence[Any], infos: Sequence[str] | None = None) -> list[by
     """Payloads of the chunks of a list of arrays: header, data, header, data, ..."""
     if infos is None:
         infos = [""] * len(l)
+    if not isinstance(infos, (list, tuple)) or not all(isinstance(info, str) for info in infos):
+        raise TypeError(f"tenbin: infos must be a list of texts, one for each array, got {infos!r:.80}")
     if len(infos) != len(l):
         raise EncodingError(f"{len(l)} arrays need as many infos, got {len(infos)}")
     payloads = []

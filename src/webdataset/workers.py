@@ -78,9 +78,7 @@ def resolve_seed(seed: Any) -> int:
         drawn = int.from_bytes(os.urandom(6), "little")
         logger.warning('seed="random" drew %d; pass seed=%d to repeat this order', drawn, drawn)
         return drawn
-    if isinstance(seed, float):
-        return int(seed)  # such as time.time()
     try:
-        return operator.index(seed)
-    except TypeError:
+        return int(seed) if isinstance(seed, float) else operator.index(seed)  # floats such as time.time()
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f'seed must be an integer, None or "random", got {seed!r}') from None
