@@ -30,6 +30,14 @@ class Counting(wds.PipelineStage):
             yield sample
 
 
+class Numbering(wds.PipelineStage):
+    """A stage whose author wants an iterator, and names it otherwise."""
+
+    def run(self, source: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for i, sample in enumerate(source):
+            yield {**sample, "number": i}
+
+
 def plain(src: Iterable[Any]) -> Iterator[Any]:
     """A plain stage."""
     yield from src
@@ -47,6 +55,7 @@ dataset = wds.DataPipeline(
     wds.tarfile_to_samples(handler=skip_value_errors),
     every(2, offset=1),
     Counting(),
+    Numbering(),
     plain,
     wds.shuffle(100, initial=10),
     wds.decode("rgb", handler=wds.ignore_and_continue),
