@@ -7,6 +7,7 @@ TORCH_INDEX ?=
 VENV := .venv
 PUBLISHED := .venv-published
 PLAIN := .venv-plain
+SERVERS := .servers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PUBLISHED_PIP := $(PUBLISHED)/bin/python -m pip --quiet --disable-pip-version-check
@@ -15,7 +16,7 @@ SOURCES := src tests bench examples scripts
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-without-torch check format bench clean
+.PHONY: help demo servers test test-without-torch check format bench clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=python3.12] [TORCH_INDEX=https://download.pytorch.org/whl/cpu]"
@@ -24,10 +25,12 @@ help: ## list the targets
 demo: $(VENV)/.demo ## train on real images, streamed from shards that it writes first (2 minutes)
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.dev $(PUBLISHED)/.made ## run every test that needs no server
+servers: $(SERVERS)/.made ## install the object stores that tests start on loopback (npm is needed)
+
+test: $(VENV)/.dev $(PUBLISHED)/.made $(SERVERS)/.made ## run every test
 	WDS_PUBLISHED_PYTHON=$(PUBLISHED_PYTHON) $(BIN)/python -m pytest -n auto $(PYTEST)
 
-test-without-torch: $(PLAIN)/.made $(PUBLISHED)/.made ## run the tests that need no torch, where there is none
+test-without-torch: $(PLAIN)/.made $(PUBLISHED)/.made $(SERVERS)/.made ## run the tests that need no torch, where there is none
 	WDS_PUBLISHED_PYTHON=$(PUBLISHED_PYTHON) $(PLAIN)/bin/python -m pytest -n auto $(PYTEST)
 
 check: $(VENV)/.dev ## lint, formatting, types
@@ -44,7 +47,7 @@ bench: $(VENV)/.dev $(PUBLISHED)/.torch ## measure against the published package
 	$(BIN)/python bench/run.py --published $(PUBLISHED_PYTHON) --write $(BENCH)
 
 clean: ## remove what these targets made, the environments too
-	rm -rf $(VENV) $(PUBLISHED) $(PLAIN) demo-data bench/data build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PUBLISHED) $(PLAIN) $(SERVERS) demo-data bench/data build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environments. A stamp file is newer than what it was made from, so a second run installs nothing.
@@ -80,4 +83,9 @@ $(PUBLISHED)/.made: constraints.txt
 $(PUBLISHED)/.torch: $(PUBLISHED)/.made
 	$(if $(TORCH_INDEX),$(PUBLISHED_PIP) install --index-url $(TORCH_INDEX) --no-deps --constraint constraints.txt torch)
 	$(PUBLISHED_PIP) install --constraint constraints.txt torch
+	@touch $@
+
+$(SERVERS)/.made: Makefile
+	@command -v npm >/dev/null || { echo "npm is needed (Debian: apt-get install nodejs npm)" >&2; exit 1; }
+	npm install --prefix $(SERVERS) --no-audit --no-fund --loglevel error s3rver@3.7.1 azurite@3.35.0
 	@touch $@

@@ -12,6 +12,8 @@ import pytest
 HERE = Path(__file__).parent
 _IMPORTS_TORCH = re.compile(r"^(?:import|from) torch\b", re.MULTILINE)
 
+pytest_plugins = ["stores"]
+
 collect_ignore: list[str] = []
 if importlib.util.find_spec("torch") is None:
     collect_ignore += [str(HERE / "programs")]  # all of them train, or look as if they did

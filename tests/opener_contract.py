@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from helpers import tar_bytes
+from stores import STARTED
 from webdataset.errors import OpenError
 from webdataset.gopen import gopen
 
@@ -27,13 +28,14 @@ def descriptors() -> int:
 
 
 def children() -> set[int]:
-    """Processes whose parent is this process, zombies too; not multiprocessing's tracker, which stays once started."""
+    """Processes whose parent is this process, zombies too; not multiprocessing's tracker, which stays once started,
+    nor the servers of the tests."""
     from multiprocessing.resource_tracker import _resource_tracker
 
     tracker = getattr(_resource_tracker, "_pid", None)
     found = set()
     for entry in os.listdir("/proc"):
-        if entry.isdigit():
+        if entry.isdigit() and int(entry) not in STARTED:
             with contextlib.suppress(OSError):
                 stat = Path(f"/proc/{entry}/stat").read_text()
                 if int(stat.rpartition(")")[2].split()[1]) == os.getpid() and int(entry) != tracker:
@@ -51,9 +53,8 @@ def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
     return True
 
 
-class OpenerContract:
-    """Fixtures to give: `url_of(data)` makes a url that reads as data; `missing` is a url of nothing; `target` is
-    (url to write, function that gives what was written)."""
+class ReaderContract:
+    """Fixtures to give: `url_of(data)` makes a url that reads as data; `missing` is a url of nothing."""
 
     def test_reads_everything(self, url_of):
         """read() gives all bytes, and then none, as often as it is asked."""
@@ -166,6 +167,10 @@ class OpenerContract:
         assert "\n" not in str(caught.value)
         assert children() == set()
         assert eventually(lambda: descriptors() <= before + 2)  # one connection may be kept, and both ends are here
+
+
+class OpenerContract(ReaderContract):
+    """One fixture more: `target` is (url to write, function that gives what was written)."""
 
     def test_writes(self, target):
         """What is written, in pieces of any size and kind, is there after closing."""

@@ -18,7 +18,7 @@ import subprocess
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
@@ -100,8 +100,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.answer(page, with_body=True)
 
     def find(self) -> Page:
-        self.server.requests.append(Request(self.command, self.path, self.headers))
-        return self.server.page(urllib.parse.unquote(urllib.parse.urlsplit(self.path).path))
+        request = Request(self.command, self.path, self.headers)
+        self.server.requests.append(request)
+        return self.server.page(request)
 
     def received(self) -> bytes | None:
         """Body of the request, None when the client left before its end."""
@@ -172,7 +173,11 @@ class _Server(http.server.ThreadingHTTPServer):
             self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.tls.load_cert_chain(*certificate)
 
-    def page(self, path: str) -> Page:
+    def page(self, request: Request) -> Page:
+        if callable(self.content):
+            page: Page = self.content(request)
+            return page
+        path = urllib.parse.unquote(urllib.parse.urlsplit(request.path).path)
         if isinstance(self.content, Mapping):
             page = self.content.get(path, Page(b"nothing here", status=404))
             return page if isinstance(page, Page) else Page(page)
@@ -226,12 +231,14 @@ class Loopback:
 
 @contextlib.contextmanager
 def serve(
-    content: Mapping[str, bytes | Page] | str | os.PathLike[str], *, certificate: tuple[Path, Path] | None = None
+    content: Mapping[str, bytes | Page] | str | os.PathLike[str] | Callable[[Request], Page],
+    *,
+    certificate: tuple[Path, Path] | None = None,
 ) -> Iterator[Loopback]:
     """A server on a free port of 127.0.0.1 for the time of the block.
 
     Args:
-        content: path ("/a.tar") to body or Page, asked anew for each request; or a folder.
+        content: path ("/a.tar") to body or Page, asked anew for each request; a folder; or a function of the request.
         certificate: (certificate, key) files: serve https as `localhost`.
     """
     server = _Server(content, certificate)

@@ -4,6 +4,7 @@
     path, file:            a local file
     pipe:COMMAND           a shell command
     http: https:           native; gopen_schemes["http"] = gopen_curl brings the curl command back
+    s3:                    native, with the credentials that AWS's own tools use
     ftps: scp: sftp:       curl        gs: gsutil        ais: ais
     hf: htgs:              read over https: the Hugging Face hub, Google's public buckets
     anything else          what the program has registered in `gopen_schemes`
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from ._arguments import check_number
-from .errors import UnknownSchemeError, public_url
+from .errors import MissingDependencyError, UnknownSchemeError, public_url
 from .security import refuse_if_secure
 from .storage import commands, local, pipe, standard
 from .storage.pipe import Pipe
@@ -40,6 +41,7 @@ __all__ = [
     "gopen_http",
     "gopen_pipe",
     "gopen_schemes",
+    "gopen_store",
     "info",
     "reader",
     "rewrite_url",
@@ -193,6 +195,11 @@ def gopen_hf(url: str, mode: str = "rb", bufsize: int = 8192, **kw: Any) -> Any:
     return _by_place(url, mode, kw)
 
 
+def gopen_store(url: str, mode: str = "rb", bufsize: int = 8192, **kw: Any) -> Any:
+    """Read or write an object of an object store; `kw` are storage options. `bufsize` is ignored, as for http."""
+    return _by_place(url, mode, kw)
+
+
 def gopen_error(url: str, *args: Any, **kw: Any) -> Any:
     """Say that nobody opens such urls: the handler of all schemes that nobody has registered."""
     scheme = scheme_of(url)
@@ -217,6 +224,7 @@ gopen_schemes: dict[str, Callable[..., Any]] = {
     "ais": gopen_ais,
     "htgs": gopen_htgs,
     "hf": gopen_hf,
+    "s3": gopen_store,
 }
 """Scheme to handler `f(url, mode, bufsize, **kw)` that gives a binary stream; programs add their own."""
 
@@ -241,13 +249,23 @@ def _check_read_only(url: str, mode: str) -> None:
 
 def _by_place(url: str, mode: str, kw: dict[str, Any]) -> Any:
     """The stream for a url that the library reads and writes itself; `kw` are storage options, or `options`, all of
-    them in one value."""
+    them in one value. The command-line tool of the scheme does it if the option `tool` says so, or if it is installed
+    and the package that finds the credentials is not."""
     from .storage import places
     from .storage.options import storage_options
 
     _check_mode(mode)
-    opener = places.open_read if mode == "rb" else places.open_write
-    return opener(url, storage_options(kw.pop("options", None), **kw))
+    options = storage_options(kw.pop("options", None), **kw)
+    tool = commands.TOOL_FOR.get(scheme_of(url))
+    if tool is not None and options.tool:
+        return commands.open_instead(url, mode, tool, options)
+    try:
+        return (places.open_read if mode == "rb" else places.open_write)(url, options)
+    except MissingDependencyError as exn:
+        if tool is None or not commands.installed(tool):
+            raise
+        commands.say_once(f"{exn}; until then the {tool} command serves {scheme_of(url)} urls")
+        return commands.open_instead(url, mode, tool, options)
 
 
 def _by_tool(tool: str, url: str, mode: str, bufsize: int, kw: dict[str, Any]) -> Pipe:

@@ -6,6 +6,8 @@
     http         objects as streams that go on where they broke, over exchange (one request, retried),
                  retry (counting and waiting), pool (connections of this process), status (what answers mean)
     web          http and https urls as they are
+    s3           Amazon S3 and servers that speak its language, over aws (who asks) and sigv4 (the signature)
+    pages        listings of object stores, page by page
     gcs          Google Cloud Storage
     huggingface  hf:// as https
     files        local files and file: urls, over local; atomic: files that appear complete or not at all
@@ -13,7 +15,7 @@
     owned        streams that end well or are given up, by the process that began them
     standard     the process's own input and output
     pipe         a command's output or input, its exit status checked, over process
-    commands     schemes that a command-line tool serves: curl, gsutil, ais
+    commands     schemes that a command-line tool serves: curl, gsutil, aws, ais
     urls         scheme of a url; path of a file: url
     verbose      GOPEN_VERBOSE
 

@@ -83,10 +83,13 @@ def open_response(
     from urllib3.exceptions import HTTPError, ProtocolError
 
     idle = True  # the first connection may be an idle one that the server has just closed: no failure yet
+    learned = False
     while True:
         timeouts = patience.timeouts()
         try:
             response = send(target, method, options, timeouts, headers, body)
+        except OpenError:
+            raise  # nothing was sent: there is no signature
         except (HTTPError, OSError) as exn:
             fault = connection_error(target.url, exn, timeouts)
             if hopeless(exn):
@@ -97,22 +100,26 @@ def open_response(
             continue
         if response.status in accept:
             return response
-        fault = refusal(target, response)
+        told = _told(response)
+        if not learned and target.learn(response.status, response.headers, told):
+            learned = True
+            continue
+        advice = target.explain(response.status, response.headers, told)
+        fault = status_error(target.url, response.status, response.reason, response.headers, advice)
         if not worth_retrying(response.status):
             raise fault
         patience.failed(fault, seconds_of(response.headers.get("Retry-After")))
 
 
-def refusal(target: Target, response: urllib3.BaseHTTPResponse) -> OpenError:
-    """The error that an answer stands for; the response is closed."""
+def _told(response: urllib3.BaseHTTPResponse) -> bytes:
+    """The beginning of the body of a refusal, whose response is closed."""
     from urllib3.exceptions import HTTPError
 
     told = b""
     with contextlib.suppress(HTTPError, OSError):
         told = response.read(EXPLANATION)
     give_up(response)
-    advice = target.explain(response.status, response.headers, told)
-    return status_error(target.url, response.status, response.reason, response.headers, advice)
+    return told
 
 
 def send(
@@ -154,7 +161,7 @@ def send(
         timeout=urllib3.Timeout(connect=timeouts[0], read=timeouts[1]),
         preload_content=False,
         decode_content=False,
-        redirect=method in ("GET", "HEAD"),
+        redirect=target.redirected and method in ("GET", "HEAD"),
         retries=Retry(
             total=None,
             connect=False,

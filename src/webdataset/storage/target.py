@@ -15,12 +15,21 @@ Explain = Callable[[int, Headers, bytes], str | None]
 """(status, headers, the first bytes of the body) -> what that answer means here and what to do; None: the usual."""
 
 
+Learn = Callable[[int, Headers, bytes], bool]
+"""(status, headers, the first bytes of the body) -> whether the same request, signed anew, is worth sending at once:
+the refusal told the right region, or there are newer credentials."""
+
+
 def _as_it_is(method: str, address: str, headers: Headers) -> tuple[str, Headers]:
     return address, headers
 
 
 def _nothing_special(status: int, headers: Headers, body: bytes) -> str | None:
     return None
+
+
+def _nothing_learned(status: int, headers: Headers, body: bytes) -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -32,12 +41,17 @@ class Target:
         address: the http url of the object, without a signature.
         sign: makes a request one that the server accepts.
         explain: says what the answers of this kind of server mean.
+        learn: takes from a refusal what the next signature needs; asked once a request.
+        redirected: whether redirections of reads are followed. A store that wants another signature at the other
+            place has them refused, and learns from them.
     """
 
     url: str
     address: str
     sign: Sign = field(default=_as_it_is, repr=False)
     explain: Explain = field(default=_nothing_special, repr=False)
+    learn: Learn = field(default=_nothing_learned, repr=False)
+    redirected: bool = True
 
 
 class Stat(NamedTuple):
