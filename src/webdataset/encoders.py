@@ -13,29 +13,8 @@ from typing import Any, TypeAlias, cast
 
 from ._arguments import check_function, check_items, shown
 from .codecs import encoders
-from .codecs.arrays import numpy_dumps, numpy_npz_dumps, tenbin_dumps
-from .codecs.basic import cbor_dumps, mp_dumps
-from .codecs.images import imageencoder
-from .codecs.pickles import torch_dumps
 from .errors import EncodingError, MissingDependencyError
 from .tar.template import Memo
-
-__all__ = [
-    "add_handlers",
-    "bytestr",
-    "cbor_dumps",
-    "default_handlers",
-    "encode_based_on_extension",
-    "encode_based_on_extension1",
-    "imageencoder",
-    "make_encoder",
-    "make_handlers",
-    "mp_dumps",
-    "numpy_dumps",
-    "numpy_npz_dumps",
-    "tenbin_dumps",
-    "torch_dumps",
-]
 
 FieldEncoder: TypeAlias = Callable[[Any], Any]
 SampleEncoder: TypeAlias = Callable[[Any], Mapping[str, Any]]

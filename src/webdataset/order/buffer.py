@@ -31,19 +31,21 @@ def plainly_shuffled(data: Iterable[T], bufsize: float, initial: float, rng: Any
     The first item comes when the buffer holds `initial` items (at most `bufsize`). Until it holds
     `bufsize`, two items go in for each that comes out. `bufsize` 0 or 1 leaves the order as it is.
     """
-    source = iter(data)
-    initial = min(initial, bufsize)
     buf: list[T] = []
+    for _ in _filling(iter(data), buf, bufsize, min(initial, bufsize)):
+        yield pick(buf, rng)
+    while buf:
+        yield pick(buf, rng)
+
+
+def _filling(source: Iterator[T], buf: list[T], bufsize: float, initial: float) -> Iterator[None]:
+    """Put one item into the buffer, two as long as there is room; says each time that one may come out."""
     for item in source:
         buf.append(item)
         if len(buf) < bufsize:
-            for another in source:
-                buf.append(another)
-                break
+            buf.extend(islice(source, 1))
         if len(buf) >= initial:
-            yield pick(buf, rng)
-    while buf:
-        yield pick(buf, rng)
+            yield
 
 
 def shuffled_by_size(
@@ -82,25 +84,18 @@ def shuffled(data: Iterable[T], bufsize: float, initial: float, rng: Any) -> Ite
         return
     getrandbits = rng.getrandbits
     source = iter(data)
-    initial = min(initial, bufsize)
     buf: list[T] = []
-    for item in source:
-        buf.append(item)
-        if len(buf) < bufsize:
-            for another in source:
-                buf.append(another)
-                break
-        if len(buf) >= initial:
-            yield pick(buf, rng)
-            if len(buf) + 1 >= bufsize:
-                break
+    for _ in _filling(source, buf, bufsize, min(initial, bufsize)):
+        yield pick(buf, rng)
+        if len(buf) + 1 >= bufsize:
+            break
 
     # From here the buffer is full before each draw, so its size and the bits of a draw stay the same.
     # Slot `last` holds the newcomer; what is left in it after the swap is the item of another slot.
     last = len(buf)
     size = last + 1
     bits = size.bit_length()
-    buf.append(None)  # type: ignore[arg-type]
+    buf.append(None)  # type: ignore[arg-type]  # filled before it is drawn
     for item in source:
         k = getrandbits(bits)
         while k >= size:
