@@ -26,6 +26,7 @@ class TorchIterable(_Base):  # type: ignore[misc]  # mypy does not look at torch
 
     _registered = False
 
+    # For type checkers `__class__` is no property, and its type is Self's; isinstance asks it all the same.
     @property  # type: ignore[misc]
     def __class__(self) -> type[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         if register_with_torch():

@@ -202,7 +202,7 @@ class DataPipeline(TorchIterable, PipelineStage):
         return self.iterator()
 
     def _first(self, count: int) -> Iterator[Any]:
-        with closing(self.iterator()) as data:  # type: ignore[type-var]
+        with closing(self.iterator()) as data:  # type: ignore[type-var]  # a generator
             yield from islice(data, count)
 
     def with_epoch(self, nsamples: int = -1, nbatches: int = -1) -> Self:

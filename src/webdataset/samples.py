@@ -30,7 +30,7 @@ def base_plus_ext(path: str) -> tuple[str, str] | tuple[None, None]:
     (None, None)
     """
     match = _KEY_AND_FIELD.match(path)
-    return match.groups() if match else (None, None)  # type: ignore[return-value]
+    return match.groups() if match else (None, None)  # type: ignore[return-value]  # two groups
 
 
 def last_dot(path: str) -> tuple[str, str] | tuple[None, None]:

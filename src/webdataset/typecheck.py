@@ -28,7 +28,7 @@ modules = [
 
 try:
     _typeguard = import_module("typeguard")
-except ModuleNotFoundError:
+except ModuleNotFoundError:  # then nothing is checked, as published
     pass
 else:
     _typeguard.install_import_hook([f"webdataset.{name}" for name in modules])

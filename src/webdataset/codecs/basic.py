@@ -14,6 +14,7 @@ from typing import Any
 from .._optional import require
 from ..errors import EncodingError, MissingDependencyError
 
+# Type checkers have not heard of scan_once.
 _scan_json: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
@@ -28,7 +29,7 @@ def integer_dumps(value: Any) -> bytes:
     """Decimal digits of an integer, also of numpy and torch; other values as their ASCII `str`."""
     try:
         value = operator.index(value)
-    except TypeError:
+    except TypeError:  # then its text is taken
         pass
     try:
         return str(value).encode("ascii")

@@ -138,7 +138,7 @@ def unpickle_loads(data: bytes) -> Any:
     refuse_if_secure("Unpickling is not allowed for security reasons when enforce_security is set.")
     try:
         return _Unpickler(io.BytesIO(data)).load()
-    except _NeedsRebuild:
+    except _NeedsRebuild:  # begun anew below, outside of this error
         pass
     from .rebuild import CarefulUnpickler
 

@@ -264,7 +264,7 @@ def _regular_file(stream: Any) -> io.FileIO | None:
     try:
         if stat.S_ISREG(os.fstat(raw.fileno()).st_mode) and raw.tell() == stream.tell():
             return raw
-    except OSError:
+    except OSError:  # it cannot tell where it is: a pipe, a terminal
         pass
     return None
 
