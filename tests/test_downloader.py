@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from helpers import write_shards
-from webdataset.downloader import RandomShardDownloader, download_with, file_of_tempfile
+from webdataset.downloader import RandomShardDownloader, download_with, file_of_tempfile, random_downloader
 from webdataset.errors import NotFoundError, ShardListError
 
 
@@ -92,3 +98,53 @@ def test_folders_that_are_kept_filled_without_end(tmp_path, urls):
             getattr(shards, method)(0)
         assert len(added) == 2
         assert len(list(folder.iterdir())) == (2 if method == "update_every" else 0)
+
+
+def test_several_downloads_at_a_time(tmp_path, urls):
+    """No shard comes twice, none too many, and an error of any of them ends all."""
+    taken: list[str] = []
+    both = threading.Barrier(2, timeout=60)
+
+    def download(url, target):
+        taken.append(url)
+        both.wait()
+        Path(target).write_bytes(Path(url).read_bytes())
+
+    shards = RandomShardDownloader(urls, 2, directory=str(tmp_path), download=download)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: shards.update(), range(3)))
+    assert len(set(taken)) == len(taken) == 2 == len(shards.list_files())
+    with pytest.raises(OSError, match="exit status 3"):
+        random_downloader(urls, directory=str(tmp_path), command="exit 3", njobs=2, errors="raise")
+    with pytest.raises(ValueError, match='mode must be "update" or "replace"'):
+        random_downloader(urls[0], mode="x")
+
+
+COMMAND = [sys.executable, "-W", "error", "-m", "webdataset.downloader"]
+
+
+def test_the_command_fills_a_folder_until_it_is_interrupted(tmp_path, urls):
+    """Patterns, a command that downloads, several jobs; Ctrl-C ends it, and leaves whole shards only."""
+    pattern = str(Path(urls[0]).parent / "shard-{0000..0004}.tar")
+    options = ["--directory", str(tmp_path / "new"), "--nshards", "3", "--njobs", "2", "--poll", "0.01", "--verbose"]
+    with subprocess.Popen(
+        [*COMMAND, pattern, *options, "--command", "cp {url} {output}", "--mode", "replace"],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        lines = [process.stderr.readline() for _ in range(8)]
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130, rest
+    assert {"added", "removed"} == {line.split()[0] for line in lines}
+    assert all(path.suffix == ".tar" for path in (tmp_path / "new").iterdir())
+
+
+def test_the_command_teaches():
+    """--help names every option with its default; what is missing is said."""
+    shown = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True).stdout
+    for name in inspect.signature(random_downloader).parameters:
+        assert f"--{name} " in shown or f"--{name}," in shown or name == "shards"
+    assert "default: None" not in shown
+    wrong = subprocess.run([*COMMAND, "a.tar"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, "--directory" in wrong.stderr) == (2, True)

@@ -1,4 +1,4 @@
-"""Keeping a folder filled with shards drawn at random: `RandomShardDownloader`, and its helpers."""
+"""Keeping a folder filled with shards drawn at random: `RandomShardDownloader`; `python -m webdataset.downloader`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ import logging
 import os
 import random
 import re
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from threading import Lock, get_native_id
 from typing import Any, NoReturn
 
+from ._arguments import check_choice, check_number
 from .errors import ShardListError, public_url
 from .gopen import gopen
 from .shardlists import expand_urls
 from .utils import fnmatch_with_braces, glob_with_braces
 
 logger = logging.getLogger(__name__)
+
+MODES = ("update", "replace")
+ERRORS = ("ignore", "raise")
+_choosing = Lock()  # not in the object, which may be pickled
 
 
 def download_file(url: str, filename: str) -> None:
@@ -101,8 +108,7 @@ class RandomShardDownloader:
             download: called with a url and a file name; by default `download_file`.
             errors: "ignore" logs a shard that cannot be had and goes on; "raise" raises.
         """
-        if errors not in ("ignore", "raise"):
-            raise ValueError(f'errors must be "ignore" or "raise", got {errors!r}')
+        check_choice("RandomShardDownloader", "errors", errors, ERRORS)
         self.shards: dict[str, str] = {}
         for url in expand_urls(shards):
             name = os.path.basename(url.partition("?")[0])
@@ -120,6 +126,7 @@ class RandomShardDownloader:
         self.level = logging.INFO if verbose else logging.DEBUG
         self.download = download or download_file
         self.errors = errors
+        self._coming: list[str] = []  # what threads are downloading
 
     def set_directory(self, directory: str) -> None:
         """Use this folder, which is made if it is not there."""
@@ -141,14 +148,11 @@ class RandomShardDownloader:
     def update(self) -> None:
         """Add shards until there are `nshards`, or `maxsize` bytes, or `increment` were added."""
         for _ in range(self.increment):
-            files = self.list_files()
-            there = {re.sub(r"\._\d+_$", "", os.path.basename(path)) for path in files}
-            absent = sorted(self.shards.keys() - there)
-            if len(files) >= self.nshards or not absent or total_file_size(files) >= self.maxsize:
+            name = self._choose()
+            if name is None:
                 return
-            name = random.choice(absent)
             target = os.path.join(str(self.directory), name)
-            temporary = f"{target}.{os.getpid()}.loading"
+            temporary = f"{target}.{get_native_id()}.loading"
             try:
                 self.download(self.shards[name], temporary)
                 os.replace(temporary, target)
@@ -159,8 +163,21 @@ class RandomShardDownloader:
                 logger.warning("%s: not added: %s", public_url(self.shards[name]), exn)
                 return
             finally:
+                self._coming.remove(name)
                 if os.path.exists(temporary):
                     os.unlink(temporary)
+
+    def _choose(self) -> str | None:
+        """A shard that is to come, and that no other thread of this process takes; None if there are enough."""
+        with _choosing:
+            files = self.list_files()
+            there = {re.sub(r"\._\d+_$", "", os.path.basename(path)) for path in files}.union(self._coming)
+            absent = sorted(self.shards.keys() - there)
+            if len(files) + len(self._coming) >= self.nshards or not absent or total_file_size(files) >= self.maxsize:
+                return None
+            name = random.choice(absent)
+            self._coming.append(name)
+            return name
 
     def maybe_remove(self, strategy: str = "oldest") -> None:
         """If the folder has `nshards`, remove one that nobody reads: the "oldest", or a "random" one."""
@@ -191,12 +208,92 @@ class RandomShardDownloader:
 
     def run_job(self, poll: float = 10, mode: str = "update", strategy: str = "oldest") -> NoReturn:
         """`update_every`, or with mode "replace" `replace_every`."""
-        if mode not in ("update", "replace"):
-            raise ValueError(f'mode must be "update" or "replace", got {mode!r}')
+        check_choice("run_job", "mode", mode, MODES)
         if mode == "update":
             self.update_every(poll)
         self.replace_every(poll, strategy)
 
+
+def random_downloader(
+    shards: str | Iterable[str],
+    *,
+    directory: str | None = None,
+    nshards: int = 10,
+    command: str | None = None,
+    pattern: str = "*.{tar,tgz,tar.gz}",
+    increment: int = 999999,
+    maxsize: int = 999999999999,
+    njobs: int = 1,
+    poll: float = 10,
+    mode: str = "update",
+    errors: str = "ignore",
+    verbose: bool = False,
+) -> NoReturn:
+    """Keep a folder filled with shards of these patterns, without end, with `njobs` downloads at a time.
+
+    `command` is for `download_with`; the other arguments are those of `RandomShardDownloader` and its `run_job`.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    check_number("random_downloader", "njobs", njobs, "downloads", whole=True, least=1)
+    check_choice("random_downloader", "mode", mode, MODES)
+    downloader = RandomShardDownloader(
+        [url for one in ([shards] if isinstance(shards, str) else shards) for url in expand_urls(one)],
+        nshards,
+        pattern=pattern,
+        increment=increment,
+        maxsize=maxsize,
+        verbose=verbose,
+        download=None if command is None else download_with(command),
+        errors=errors,
+    )
+    if directory is not None:
+        downloader.set_directory(directory)
+
+    def job(_: int) -> None:
+        if mode == "replace":
+            downloader.maybe_remove()
+        downloader.update()
+
+    with ThreadPoolExecutor(njobs) as pool:
+        while True:
+            list(pool.map(job, range(njobs)))  # an error of a job is raised here
+            downloader.sleep(poll)
+
+
+def main(args: Sequence[str]) -> NoReturn:
+    """The command: `random_downloader` with the arguments of a command line; `--help` explains them."""
+    from argparse import SUPPRESS, ArgumentDefaultsHelpFormatter, ArgumentParser, BooleanOptionalAction
+
+    parser = ArgumentParser(
+        prog="python -m webdataset.downloader",
+        description="Keep a folder filled with shards drawn at random, until this is interrupted.",
+        formatter_class=ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("shards", nargs="+", help="where they come from: urls or paths, with {000..999}")
+    parser.add_argument("--directory", required=True, default=SUPPRESS, help="the folder; made if it is not there")
+    parser.add_argument("--nshards", type=int, default=10, help="how many shards the folder is to have")
+    parser.add_argument(
+        "--command", default=SUPPRESS, help="shell command that downloads {url} to {output}, instead of our own way"
+    )
+    parser.add_argument("--pattern", default="*.{tar,tgz,tar.gz}", help="which files of the folder are shards")
+    parser.add_argument("--increment", type=int, default=999999, help="how many are added at once, at most")
+    parser.add_argument("--maxsize", type=int, default=999999999999, help="bytes from which on nothing is added")
+    parser.add_argument("--njobs", type=int, default=1, help="downloads at a time")
+    parser.add_argument("--poll", type=float, default=10, help="seconds between two looks at the folder")
+    parser.add_argument("--mode", choices=MODES, default="update", help="fill the folder; or also remove the oldest")
+    parser.add_argument("--errors", choices=ERRORS, default="ignore", help="what becomes of a failed download")
+    parser.add_argument("--verbose", action=BooleanOptionalAction, default=False, help="log what comes and goes")
+    options = vars(parser.parse_args(list(args)))
+    logging.basicConfig(level=logging.INFO if options["verbose"] else logging.WARNING, format="%(message)s")
+    try:
+        random_downloader(**options)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
 
 __all__ = [
     "RandomShardDownloader",
@@ -207,5 +304,7 @@ __all__ = [
     "get_oldest_file",
     "glob_with_braces",
     "gopen",
+    "main",
+    "random_downloader",
     "total_file_size",
 ]
