@@ -13,7 +13,7 @@ Sample: TypeAlias = dict[str, Any]
 class HasRun(Protocol):
     """A stage that is an object."""
 
-    def run(self, src: Iterable[Any], /) -> Iterator[Any]: ...
+    def run(self, src: Any, /) -> Iterator[Any]: ...
 
 
 Stage: TypeAlias = Callable[[Iterable[Any]], Iterator[Any]]
