@@ -98,6 +98,7 @@ from .shardlists import (
     split_by_node,
     split_by_worker,
 )
+from .storage.options import StorageOptions
 from .tariterators import tarfile_samples, tarfile_to_samples
 from .utils import repeatedly
 from .writer import ShardWriter, TarWriter, numpy_dumps, torch_dumps
@@ -127,6 +128,7 @@ __all__ = [
     "RoundRobin",
     "ShardWriter",
     "SimpleShardList",
+    "StorageOptions",
     "StreamingOpen",
     "TarWriter",
     "WebDataset",

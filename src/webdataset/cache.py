@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -28,6 +28,7 @@ from .handlers import reraise_exception
 from .openers import StreamingOpen, open_each, open_streaming
 from .storage.atomic import cannot_write
 from .storage.local import local_path, open_read
+from .storage.options import StorageOptions
 from .tariterators import expand_and_group, group_by_keys, tar_file_expander
 
 __all__ = [
@@ -212,6 +213,7 @@ def shard_opener(
     url_to_name: Callable[[str], str] | None,
     verbose: bool,
     handler: Handler,
+    storage_options: StorageOptions | Mapping[str, Any] | None = None,
 ) -> FileCache | StreamingOpen:
     """The opener for these arguments of WebDataset, and for WDS_CACHE and WDS_CACHE_SIZE where they say nothing.
 
@@ -224,7 +226,7 @@ def shard_opener(
     if cache_size == 0 or folder is None:
         if cache_size > 0 and folder is None and not os.environ.get("WDS_CACHE_SIZE"):
             logger.warning("cache_size without cache_dir or WDS_CACHE: shards are streamed, not kept")
-        return StreamingOpen(verbose=verbose, handler=handler)
+        return StreamingOpen(verbose=verbose, handler=handler, storage_options=storage_options)
     folder = os.path.expanduser(folder)
     if not os.path.isdir(folder):
         raise ValueError(f"cache directory {folder} does not exist")

@@ -26,6 +26,7 @@ from .pipeline import DataPipeline
 from .samples import KEY_RULES, KeyRule
 from .shardfolders import DirectoryShardList, has_scheme, shards_in_folder
 from .shardlists import ResampledShards, SimpleShardList, shardspec, split_by_node, split_by_worker
+from .storage.options import StorageOptions
 from .tariterators import group_by_keys, tar_file_expander
 from .workers import resolve_seed
 
@@ -230,6 +231,8 @@ class WebDataset(DataPipeline, FluidInterface):
         keys: where key and field of a member's name divide: "first-dot" or "last-dot" of its last path component, or
             a function from the name to (key, field), (None, None) for members that belong to no sample.
         lcase: lower-case the names of fields.
+        storage_options: how remote shards are read: a `StorageOptions`, or a dict of its names; None: what
+            WDS_STORAGE_OPTIONS says.
 
     Raises:
         TypeError, ValueError: an argument is not what it must be.
@@ -264,6 +267,7 @@ class WebDataset(DataPipeline, FluidInterface):
         on_missing: str = "error",
         keys: str | KeyRule = "first-dot",
         lcase: bool = True,
+        storage_options: StorageOptions | Mapping[str, Any] | None = None,
     ) -> None:
         check_arguments(locals())
         super().__init__()
@@ -275,7 +279,7 @@ class WebDataset(DataPipeline, FluidInterface):
         if shardshuffle is not None and mode not in FOLDER_MODES:
             size = 100 if shardshuffle is True else shardshuffle
             self.append((filters.detshuffle if detshuffle else filters.shuffle)(size, seed=self.seed))
-        self.append(shard_opener(cache_dir, cache_size, url_to_name, verbose, handler))
+        self.append(shard_opener(cache_dir, cache_size, url_to_name, verbose, handler, storage_options))
         options: dict[str, Any] = {"handler": handler}
         if select_files is not None or rename_files is not None:
             options.update(select_files=select_files, rename_files=rename_files)

@@ -229,6 +229,18 @@ gopen_schemes: dict[str, Callable[..., Any]] = {
 """Scheme to handler `f(url, mode, bufsize, **kw)` that gives a binary stream; programs add their own."""
 
 
+def is_native(url: str) -> bool:
+    """Whether the library itself reads this url from a server, with no handler or command of the program's."""
+    try:
+        return gopen_schemes.get(scheme_of(rewrite_url(url))) in NATIVE
+    except (TypeError, ValueError):  # opening it says why
+        return False
+
+
+NATIVE = (gopen_http, gopen_hf, gopen_htgs)
+"""Handlers whose bytes this process fetches: they take storage options, and shards may be opened ahead."""
+
+
 def _text(url: Any) -> str:
     text = os.fspath(url) if isinstance(url, os.PathLike) else url
     if not isinstance(text, str):

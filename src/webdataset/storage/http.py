@@ -2,20 +2,22 @@
 
 Rules: bytes of two versions of an object never mix. A request that goes on names the version it wants (If-Match with
 the ETag, If-Range with the date); where the server knows neither ranges nor versions, the object is read again from
-its beginning, and what was given out before must have the same checksum. The length is checked.
+its beginning, and what was given out before must have the same checksum. The length is checked. A forked process goes
+on over a connection of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import io
+import os
 import re
 import zlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import ConnectionLostError, OpenError
+from .bytestream import PIECE, ByteStream
 from .exchange import give_up, open_response, request
 from .options import StorageOptions, storage_options
 from .retry import Patience
@@ -27,23 +29,7 @@ if TYPE_CHECKING:
 
     import urllib3
 
-PIECE = 1 << 18
-"""Bytes read at once where the caller does not say how many; larger pieces fall out of the processor's cache."""
-
-SOME = 1 << 16
-"""Most bytes of one `read1`: memory for more would be taken from the system and given back each time."""
-
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-
-
-def open_read(target: Target, options: StorageOptions | None = None) -> HttpReader:
-    """The body of an object as a stream of its own bytes; redirections are followed.
-
-    Raises:
-        NotFoundError: status 404 or 410.
-        OpenError: another status, or no connection.
-    """
-    return HttpReader(target, options or storage_options())
 
 
 def read_range(
@@ -66,7 +52,7 @@ def stat(target: Target, options: StorageOptions | None = None) -> Stat:
     return Stat(length_of(answer.headers), answer.headers.get("ETag"))
 
 
-class HttpReader(io.BufferedIOBase):
+class HttpReader(ByteStream):
     """Bytes start (inclusive) to stop (exclusive) of an object; to its end without stop.
 
     Args:
@@ -106,6 +92,7 @@ class HttpReader(io.BufferedIOBase):
         self._errors = (HTTPError, OSError)
         self._broken: OpenError | None = None
         self._failure: OpenError | None = None
+        self._process = os.getpid()
         self._modified: str | None = None
         self._checksum: int | None = None
         self._response = self._ask()
@@ -113,60 +100,6 @@ class HttpReader(io.BufferedIOBase):
         self._learn()
         if start and self._response.status != 206:
             self._broken = self._catch_up()
-
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """`size` bytes, fewer only at the end; everything for -1.
-
-        Raises:
-            ConnectionLostError: the body broke off, and did not come after all attempts.
-        """
-        if size is None or size < 0:
-            return b"".join(iter(lambda: self._read(PIECE), b""))
-        data = self._read(size)
-        if len(data) == size or not data:
-            return data
-        buffer = bytearray(data)
-        while len(buffer) < size:
-            try:
-                data = self._read(size - len(buffer))
-            except OpenError:
-                break  # what has come is given out; the error comes again with the next read
-            if not data:
-                break
-            buffer += data
-        return bytes(buffer)
-
-    def read1(self, size: int = -1, /) -> bytes:
-        """What is there, at most `size` bytes; b"" at the end."""
-        return self._read(SOME if size < 0 else min(size, SOME), some=True)
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Fill the buffer; the number of bytes, less than its size only at the end."""
-        view = memoryview(buffer).cast("B")
-        done = 0
-        while done < view.nbytes:
-            try:
-                data = self._read(min(view.nbytes - done, PIECE))
-            except OpenError:
-                if done:
-                    break  # it comes again with the next read
-                raise
-            if not data:
-                break
-            view[done : done + len(data)] = data
-            done += len(data)
-        return done
-
-    def readinto1(self, buffer: Any, /) -> int:
-        """Put into the buffer what is there; 0 at the end."""
-        view = memoryview(buffer).cast("B")
-        data = self.read1(view.nbytes)
-        view[: len(data)] = data
-        return len(data)
 
     def close(self) -> None:
         """Let go of the connection; it is kept for the next request if the body was read to its end."""
@@ -185,6 +118,8 @@ class HttpReader(io.BufferedIOBase):
         if self._failure is not None:
             raise self._failure
         self._patience.begin()
+        if self._process != os.getpid():
+            self._separate()
         while True:
             if self._broken is not None:
                 self._go_on(self._broken)
@@ -215,6 +150,14 @@ class HttpReader(io.BufferedIOBase):
         if self.got == self.length:
             with contextlib.suppress(*self._errors):
                 self._response.read(1)  # now urllib3 knows that it may keep the connection
+
+    def _separate(self) -> None:
+        """In a process that was forked since: leave the connection to the parent, and go on over one of its own."""
+        self._process = os.getpid()
+        give_up(self._response)
+        self._response = self._ask()
+        self._check_version()
+        self._broken = None if self._response.status == 206 else self._catch_up()
 
     def _go_on(self, fault: OpenError) -> None:
         """Have a response that continues where the broken one ended."""

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import OpenError
-from . import http
+from . import http, parallel
 from .options import StorageOptions, storage_options
 from .target import Entry, Stat, Target
 from .urls import scheme_of
@@ -51,7 +51,7 @@ def open_read(url: str, options: StorageOptions | None = None) -> Any:
     """
     options = options or storage_options()
     target = _target_of(url, options)
-    return _do("open_read", url, options) if target is None else http.open_read(target, options)
+    return _do("open_read", url, options) if target is None else parallel.open_read(target, options)
 
 
 def read_range(

@@ -1,0 +1,248 @@
+"""An object over several connections at once, where a single one is slow; its bytes come in order.
+
+    one connection, read as it comes  --slow?-->  the rest in pieces, each a range, fetched by threads ahead
+
+Rules: nothing is spread before a single connection has shown that the reader waits for it, so a fast server sees one
+request, and the first bytes come as soon as ever. Pieces name the version by its ETag; without one nothing is spread.
+Memory is bounded by `options.ahead`. A process forked in the middle, which has no threads, goes on over one connection.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+
+from ..errors import OpenError
+from .bytestream import PIECE, ByteStream
+from .http import HttpReader
+from .options import StorageOptions
+from .target import Target
+
+LOOK_BYTES, LOOK_SECONDS = 1 << 20, 0.25
+"""A connection is judged after so many bytes, or so many seconds, whichever comes first; and again and again."""
+
+WAITING = 0.5
+"""Share of the time that the reader must have waited for the connection before a second one can help."""
+
+FAST = 300e6
+"""Bytes a second at which one connection is enough."""
+
+SMALLEST, LARGEST, SECONDS = 256 << 10, 8 << 20, 0.25
+"""Bytes of a piece; between them, what one connection brings in so many seconds."""
+
+
+def open_read(target: Target, options: StorageOptions) -> HttpReader | ParallelReader:
+    """The object as a stream; over several connections as soon as that helps, if the options allow it."""
+    return ParallelReader(target, options) if options.connections > 1 else HttpReader(target, options)
+
+
+LONGEST_STOP = 1.0
+"""Seconds that closing a stream may wait for its threads."""
+
+
+class ParallelReader(ByteStream):
+    """Bytes of an object, in order.
+
+    Attributes:
+        url: what was asked for.
+        headers: headers of the first response.
+        length: bytes of the whole object, None where the server does not say.
+        got: bytes that were read so far.
+        etag: the version that is read, None where the server does not say.
+    """
+
+    def __init__(self, target: Target, options: StorageOptions) -> None:
+        self._first: HttpReader | None = HttpReader(target, options)
+        self._target, self._options = target, options
+        self.url = target.url
+        self.headers: Mapping[str, str] = self._first.headers
+        self.length, self.etag = self._first.length, self._first.etag
+        self.got = 0
+        self._process = os.getpid()
+        self._fetcher: Fetcher | None = None
+        self._fetched_from = 0
+        self._block = memoryview(b"")
+        self._waited = 0.0
+        self._judged_at, self._judged_when = 0, time.perf_counter()
+        can = self._first.ranges and self.etag is not None and self.length is not None
+        self._may_spread = can and (self.length or 0) > 2 * SMALLEST
+
+    def close(self) -> None:
+        """Let go of all connections, and wait for the threads."""
+        if not self.closed:
+            if self._first is not None:
+                self._first.close()
+            if self._fetcher is not None and self._process == os.getpid():
+                self._fetcher.stop()
+            super().close()
+
+    def _read(self, size: int, some: bool = False) -> bytes:
+        if self.closed:
+            raise ValueError(f"{self!r} is closed")
+        if self._fetcher is not None and self._process != os.getpid():
+            self._separate()
+        if self._first is not None:
+            data = self._read_first(self._first, size, some)
+            if data or self._fetcher is None:
+                return data
+        return self._read_fetched(size)
+
+    def _read_first(self, first: HttpReader, size: int, some: bool) -> bytes:
+        if self._fetcher is not None:
+            size = min(size, self._fetched_from - self.got)
+            if not size:
+                first.close()
+                self._first = None
+                return b""
+        if not self._may_spread or self._fetcher is not None:
+            data = first._read(size, some)
+        else:
+            before = time.perf_counter()
+            data = first._read(min(size, PIECE), some)
+            now = time.perf_counter()
+            self._waited += now - before
+            if self.got - self._judged_at >= LOOK_BYTES or now - self._judged_when >= LOOK_SECONDS:
+                self._judge(now, self.got + len(data))
+        self.got += len(data)
+        return data
+
+    def _separate(self) -> None:
+        """In a process that was forked since, which has no threads: go on over one connection of its own."""
+        self._first = HttpReader(self._target, self._options, self.got, None, self.etag)
+        self._fetcher, self._may_spread, self._block = None, False, memoryview(b"")
+
+    def _judge(self, now: float, got: int) -> None:
+        """Spread the rest over more connections if this one is what the reader waits for."""
+        elapsed = now - self._judged_when
+        rate = (got - self._judged_at) / elapsed
+        slow = self._waited > WAITING * elapsed and rate < FAST
+        self._judged_at, self._judged_when, self._waited = got, now, 0.0
+        assert self.length is not None
+        rest = self.length - got
+        if slow and rest > 2 * SMALLEST:
+            piece = int(min(max(rate * SECONDS, SMALLEST), LARGEST, rest // 2, max(self._options.ahead // 4, 1)))
+            self._fetched_from = got + piece
+            self._fetcher = Fetcher(self._target, self._options, self._fetched_from, self.length, piece, self.etag)
+
+    def _read_fetched(self, size: int) -> bytes:
+        assert self._fetcher is not None
+        if not size:
+            return b""
+        if not self._block:
+            self._block = memoryview(self._fetcher.next_block())
+        data = bytes(self._block[:size])
+        self._block = self._block[size:]
+        self.got += len(data)
+        return data
+
+
+class _Piece:
+    """Bytes start (inclusive) to stop (exclusive), as far as they have come."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        self.start, self.stop = start, stop
+        self.blocks: deque[bytes] = deque()
+        self.complete = False
+        self.error: Exception | None = None
+
+
+class Fetcher:
+    """Threads that fetch the pieces of an object, those that are needed first, first.
+
+    Threads hold the fetcher and not the reader, so that a forgotten reader can be noticed.
+    """
+
+    def __init__(
+        self, target: Target, options: StorageOptions, start: int, stop: int, piece: int, etag: str | None
+    ) -> None:
+        self._target, self._options, self._etag = target, options, etag
+        self._next, self._end, self._size = start, stop, piece
+        self._window = max(1, options.ahead // piece)
+        self._pieces: deque[_Piece] = deque()
+        self._readers: set[HttpReader] = set()
+        self._stopped = threading.Event()
+        self._changed = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        for _ in range(min(2, options.connections, self._window)):
+            self._add_thread()
+
+    def next_block(self) -> bytes:
+        """The next bytes; b"" at the end. One more connection is opened each time that this has to wait."""
+        with self._changed:
+            while True:
+                piece = self._pieces[0] if self._pieces else None
+                if piece is not None and piece.blocks:
+                    return piece.blocks.popleft()
+                if piece is not None and piece.error is not None:
+                    raise piece.error
+                if piece is not None and piece.complete:
+                    self._pieces.popleft()
+                    self._changed.notify_all()
+                    continue
+                if piece is None and self._next >= self._end:
+                    return b""
+                if len(self._threads) < min(self._options.connections, self._window):
+                    self._add_thread()
+                self._changed.wait()
+
+    def stop(self) -> None:
+        """End all threads; one that still waits for a server's first word ends when that comes, or times out."""
+        self._stopped.set()
+        with self._changed:
+            for reader in self._readers:
+                reader.interrupt()
+            self._changed.notify_all()
+        end = time.monotonic() + LONGEST_STOP
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _add_thread(self) -> None:
+        thread = threading.Thread(target=self._work, name="webdataset range", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        while (piece := self._take()) is not None:
+            try:
+                self._fetch(piece)
+            except Exception as exn:
+                piece.error = exn
+            with self._changed:
+                piece.complete = piece.error is None
+                self._changed.notify_all()
+            if piece.error is not None:
+                return
+
+    def _take(self) -> _Piece | None:
+        """The next piece to fetch, waiting for room; None when there is none any more."""
+        with self._changed:
+            while not self._stopped.is_set() and self._next < self._end:
+                if len(self._pieces) < self._window:
+                    piece = _Piece(self._next, min(self._next + self._size, self._end))
+                    self._next = piece.stop
+                    self._pieces.append(piece)
+                    return piece
+                self._changed.wait()
+        return None
+
+    def _fetch(self, piece: _Piece) -> None:
+        reader = HttpReader(self._target, self._options, piece.start, piece.stop, self._etag, self._stopped)
+        with reader:
+            with self._changed:
+                self._readers.add(reader)
+            try:
+                missing = piece.stop - piece.start
+                while missing and not self._stopped.is_set():
+                    block = reader._read(min(PIECE, missing))
+                    if not block:
+                        raise OpenError(f"the object ended {missing} bytes too early", url=self._target.url)
+                    missing -= len(block)
+                    with self._changed:
+                        piece.blocks.append(block)
+                        self._changed.notify_all()
+            finally:
+                with self._changed:
+                    self._readers.discard(reader)
