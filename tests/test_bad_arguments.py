@@ -81,6 +81,8 @@ CASES = [
     ("WebDataset", DATASET, {"on_missing": "x"}, ValueError, 'WebDataset: on_missing must be "error" or "skip"'),
     ("WebDataset", DATASET, {"on_missing": "skip"}, ValueError, "WebDataset: on_missing='skip' needs require="),
     ("WebDataset", DATASET, {"keys": "last"}, ValueError, r"WebDataset: keys .* \(did you mean 'last-dot'\?\)"),
+    ("WebDataset", DATASET, {"storage_options": 5}, TypeError, "storage_options must be a StorageOptions or a dict, got 5"),
+    ("WebDataset", DATASET, {"storage_options": {"retries": 5}}, ValueError, "no storage option 'retries'; there are "),
     ("WebDataset", DATASET, {"lcase": "x"}, TypeError, "WebDataset: lcase must be True or False"),
     ("WebDataset", DATASET, {"shardshufle": 1}, TypeError, r".*argument 'shardshufle' \(did you mean 'shardshuffle'"),
     ("WebDataset", DATASET, {"zzz": 1}, TypeError, "WebDataset: unknown argument 'zzz'; known are urls, handler, mode"),
@@ -398,7 +400,7 @@ def test_the_signature_of_webdataset_is_the_published_one_with_ours_behind():
         " workersplitter select_files rename_files empty_check verbose seed"
     )
     assert published == " ".join(one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD)
-    assert ["ignore_zeros", "torn", "require", "on_missing", "keys", "lcase"] == [
+    assert ["ignore_zeros", "torn", "require", "on_missing", "keys", "lcase", "storage_options"] == [
         one.name for one in parameters if one.kind is one.KEYWORD_ONLY
     ]
 

@@ -83,7 +83,7 @@ def storage_options(given: StorageOptions | Mapping[str, Any] | None = None, **c
         changes: single options by name; `timeout`, one number or a pair, sets connect_timeout and read_timeout.
 
     Raises:
-        TypeError: `changes` has a name that is no option.
+        TypeError: `changes` has a name that is no option, or `given` is neither.
         ValueError: `given` has one, or an option is of the wrong kind.
     """
     timeout = changes.pop("timeout", None)
@@ -94,6 +94,8 @@ def storage_options(given: StorageOptions | Mapping[str, Any] | None = None, **c
         raise TypeError(_unknown(changes))
     if not isinstance(given, StorageOptions):
         named = _from_environment() if given is None else given
+        if not isinstance(named, Mapping):
+            raise TypeError(f"storage_options must be a StorageOptions or a dict, got {given!r:.100}")
         if named.keys() - _KINDS.keys():
             raise ValueError(_unknown(named))
         given, changes = StorageOptions(), {**named, **changes}
