@@ -81,7 +81,7 @@ CASES = [
     ("WebDataset", DATASET, {"on_missing": "x"}, ValueError, 'WebDataset: on_missing must be "error" or "skip"'),
     ("WebDataset", DATASET, {"on_missing": "skip"}, ValueError, "WebDataset: on_missing='skip' needs require="),
     ("WebDataset", DATASET, {"keys": "last"}, ValueError, r"WebDataset: keys .* \(did you mean 'last-dot'\?\)"),
-    ("WebDataset", DATASET, {"storage_options": 5}, TypeError, "storage_options must be a StorageOptions or a dict, got 5"),
+    ("WebDataset", DATASET, {"storage_options": 5}, TypeError, "storage_options must be a StorageOptions or a dict"),
     ("WebDataset", DATASET, {"storage_options": {"retries": 5}}, ValueError, "no storage option 'retries'; there are "),
     ("WebDataset", DATASET, {"lcase": "x"}, TypeError, "WebDataset: lcase must be True or False"),
     ("WebDataset", DATASET, {"shardshufle": 1}, TypeError, r".*argument 'shardshufle' \(did you mean 'shardshuffle'"),

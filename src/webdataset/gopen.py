@@ -237,7 +237,7 @@ def is_native(url: str) -> bool:
         return False
 
 
-NATIVE = (gopen_http, gopen_hf, gopen_htgs)
+NATIVE = (gopen_http, gopen_hf, gopen_htgs, gopen_store)
 """Handlers whose bytes this process fetches: they take storage options, and shards may be opened ahead."""
 
 
