@@ -12,7 +12,7 @@ import pytest
 HERE = Path(__file__).parent
 _IMPORTS_TORCH = re.compile(r"^(?:import|from) torch\b", re.MULTILINE)
 
-pytest_plugins = ["stores"]
+pytest_plugins = ["stores", "nginx"]
 
 collect_ignore: list[str] = []
 if importlib.util.find_spec("torch") is None:

@@ -3,6 +3,8 @@
     with serve({"/a.tar": data, "/cut.tar": Page(data, cut=100)}) as server:
         open_read(server.url("/a.tar"))
 
+    first(2, Page(status=503), Page(data))      two requests are refused, then it is well
+
 `server.requests` lists what was asked, `server.uploads` holds what was PUT. The end of the block closes every
 connection and joins every thread.
 """
@@ -14,9 +16,9 @@ import http.server
 import os
 import socket
 import ssl
+import struct
 import subprocess
 import threading
-import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,17 +34,24 @@ class Page:
     Attributes:
         status: HTTP status of the answer (for GET, HEAD and PUT alike).
         cut: the connection is closed after this many bytes of the body, though the whole length was announced.
+        reset: the cut is no orderly end, but a reset.
+        stall: seconds that the connection stays open at the cut, without a word.
+        announced: Content-Length, where it is not the true one.
         chunked: the body is sent in chunks, without Content-Length.
         redirect: Location header; the status becomes 302 unless given.
         delay: seconds before the answer begins.
         pace: seconds between the pieces of the body.
         piece: bytes in one piece of the body.
         ranges: the Range header is obeyed (one range); otherwise it is ignored.
+        headers: further ones. Where there is an ETag or a Last-Modified, If-Match and If-Range are obeyed.
     """
 
     body: bytes = b""
     status: int = 200
     cut: int | None = None
+    reset: bool = False
+    stall: float = 0.0
+    announced: int | None = None
     chunked: bool = False
     redirect: str | None = None
     content_type: str = "application/octet-stream"
@@ -58,13 +67,35 @@ def html_page(text: str = "please log in") -> Page:
     return Page(f"<!DOCTYPE html><html><body>{text}</body></html>".encode(), content_type="text/html; charset=utf-8")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
-    """One request as the server saw it; the path includes the query, names of headers have no case."""
+    """One request as the server saw it; the path includes the query, names of headers have no case.
+
+    Attributes:
+        sent: bytes of the body that were given to the connection so far.
+    """
 
     method: str
     path: str
     headers: Message
+    sent: int = 0
+
+
+Content = bytes | Page | Callable[[Request], Page]
+"""What there is at a path: a body, an answer, or what answers each request anew."""
+
+
+def first(times: int, wrong: Page, then: Page) -> Callable[[Request], Page]:
+    """Answer so many requests wrongly, and all that follow well."""
+    left = [wrong] * times
+
+    def answer(request: Request) -> Page:
+        try:
+            return left.pop()
+        except IndexError:
+            return then
+
+    return answer
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -100,9 +131,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.answer(page, with_body=True)
 
     def find(self) -> Page:
-        request = Request(self.command, self.path, self.headers)
-        self.server.requests.append(request)
-        return self.server.page(request)
+        self.request_seen = Request(self.command, self.path, self.headers)
+        self.server.requests.append(self.request_seen)
+        return self.server.page(self.request_seen)
 
     def received(self) -> bytes | None:
         """Body of the request, None when the client left before its end."""
@@ -125,37 +156,55 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self, page: Page, with_body: bool) -> None:
         if page.delay:
-            time.sleep(page.delay)
+            self.server.over.wait(page.delay)
         status, body, headers = page.status, page.body, dict(page.headers)
         if page.redirect is not None:
             status, headers["Location"] = (302 if status == 200 else status), page.redirect
         wanted = self.headers.get("Range", "")
-        if page.ranges and status == 200 and wanted.startswith("bytes="):
-            first, _, last = wanted[6:].partition("-")
-            start, end = int(first), (int(last) + 1 if last else len(body))
-            headers["Content-Range"] = f"bytes {start}-{min(end, len(body)) - 1}/{len(body)}"
-            status, body = 206, body[start:end]
+        version = [headers[name] for name in ("ETag", "Last-Modified") if name in headers]
+        if status == 200 and version and self.headers.get("If-Match", version[0]) != version[0]:
+            status, body = 412, b"there is another version now"
+        elif (
+            page.ranges and status == 200 and wanted and self.headers.get("If-Range", *version[:1]) in (None, *version)
+        ):
+            status, body, headers["Content-Range"] = _part(body, wanted)
         self.send_response(status)
         self.send_header("Content-Type", page.content_type)
         if page.chunked:
             self.send_header("Transfer-Encoding", "chunked")
         else:
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(body) if page.announced is None else page.announced))
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        if not with_body:
-            return
+        if with_body:
+            self.send_body(page, body)
+
+    def send_body(self, page: Page, body: bytes) -> None:
         sent = body if page.cut is None else body[: page.cut]
         for start in range(0, len(sent), page.piece):
             piece = sent[start : start + page.piece]
             self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if page.chunked else piece)
+            self.request_seen.sent += len(piece)
             if page.pace:
-                time.sleep(page.pace)
-        if page.cut is not None:
+                self.server.over.wait(page.pace)
+        if page.cut is not None or page.announced is not None:
+            self.server.over.wait(page.stall)
             self.close_connection = True
+            if page.reset:
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                os.close(self.connection.detach())
         elif page.chunked:
             self.wfile.write(b"0\r\n\r\n")
+
+
+def _part(body: bytes, wanted: str) -> tuple[int, bytes, str]:
+    """Status, body and Content-Range of the answer to a Range header."""
+    first, _, last = wanted.removeprefix("bytes=").partition("-")
+    start, end = int(first), min(int(last) + 1 if last else len(body), len(body))
+    if start >= end:
+        return 416, b"there is no such range", f"bytes */{len(body)}"
+    return 206, body[start:end], f"bytes {start}-{end - 1}/{len(body)}"
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -167,6 +216,7 @@ class _Server(http.server.ThreadingHTTPServer):
         self.requests: list[Request] = []
         self.uploads: dict[str, bytes] = {}
         self.connections: list[socket.socket] = []
+        self.over = threading.Event()
         self.tls: ssl.SSLContext | None = None
         super().__init__(("127.0.0.1", 0), _Handler)
         if certificate is not None:
@@ -180,6 +230,7 @@ class _Server(http.server.ThreadingHTTPServer):
         path = urllib.parse.unquote(urllib.parse.urlsplit(request.path).path)
         if isinstance(self.content, Mapping):
             page = self.content.get(path, Page(b"nothing here", status=404))
+            page = page(request) if callable(page) else page
             return page if isinstance(page, Page) else Page(page)
         file = Path(self.content) / path.lstrip("/")
         return Page(file.read_bytes()) if file.is_file() else Page(b"nothing here", status=404)
@@ -231,14 +282,14 @@ class Loopback:
 
 @contextlib.contextmanager
 def serve(
-    content: Mapping[str, bytes | Page] | str | os.PathLike[str] | Callable[[Request], Page],
+    content: Mapping[str, Any] | str | os.PathLike[str] | Callable[[Request], Page],
     *,
     certificate: tuple[Path, Path] | None = None,
 ) -> Iterator[Loopback]:
     """A server on a free port of 127.0.0.1 for the time of the block.
 
     Args:
-        content: path ("/a.tar") to body or Page, asked anew for each request; a folder; or a function of the request.
+        content: path ("/a.tar") to Content, asked anew for each request; a folder; or a function of the request.
         certificate: (certificate, key) files: serve https as `localhost`.
     """
     server = _Server(content, certificate)
@@ -249,6 +300,7 @@ def serve(
     finally:
         server.shutdown()
         thread.join()
+        server.over.set()
         server.hang_up()
         server.server_close()
 

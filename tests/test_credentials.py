@@ -16,6 +16,8 @@ from helpers import tar_bytes
 from servers import Page, serve
 from webdataset.errors import public_url
 from webdataset.gopen import gopen
+from webdataset.storage import places
+from webdataset.storage.options import storage_options
 
 SECRET = "S3CR3T"
 
@@ -97,11 +99,11 @@ def told(use: Callable[[], Any]) -> Iterator[str]:
 def leaks(use: Callable[[], Any], caplog: Any, capfd: Any) -> list[str]:
     """Everything shown that holds the secret."""
     caplog.clear()
-    with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.DEBUG, "webdataset"):
+    with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.DEBUG):
         warnings.simplefilter("always")
         shown = list(told(use))
     shown += [str(warning.message) for warning in caught]
-    shown += [record.getMessage() + str(record.exc_text) for record in caplog.records if "webdataset" in record.name]
+    shown += [record.getMessage() + str(record.exc_text) for record in caplog.records]
     shown += capfd.readouterr()
     assert any(shown)
     return [text for text in shown if SECRET in text]
@@ -128,6 +130,9 @@ def test_answers_of_servers(monkeypatch: pytest.MonkeyPatch, caplog: Any, capfd:
         "/moved": Page(redirect=f"/404?token={SECRET}"),
         "/away": Page(redirect=f"http://me:{SECRET}@127.0.0.1:1/x?token={SECRET}"),
         "/cut": Page(data, cut=700),
+        "/goes-on": Page(data, cut=700, headers={"ETag": '"1"'}),
+        "/silent": Page(data, cut=0, reset=True),
+        "/busy": Page(status=503),
         "/damaged": data[:700],
         "/bad": data,
     }
@@ -137,6 +142,9 @@ def test_answers_of_servers(monkeypatch: pytest.MonkeyPatch, caplog: Any, capfd:
             options = {"headers": {"Authorization": f"Bearer {SECRET}"}}
             for use in (
                 lambda url=url, options=options: gopen(url, **options).read(),
+                lambda url=url, options=options: places.stat(url, storage_options(**options)),
+                lambda url=url, options=options: places.read_range(url, 1, 9, storage_options(**options)),
+                lambda options=options: repr(storage_options(**options)),
                 lambda url=url, options=options: shown_open(gopen(url, **options)),
                 lambda url=url: list(wds.WebDataset(url, shardshuffle=False).decode()),
                 lambda url=url: list(wds.WebDataset(url, shardshuffle=False).to_tuple("missing")),
@@ -163,6 +171,46 @@ def test_the_environment_is_not_shown(monkeypatch: pytest.MonkeyPatch, caplog: A
     with serve({"/datasets/a/b/resolve/main/c.tar": Page(status=403)}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url("").rstrip("/"))
         assert leaks(lambda: gopen("hf://datasets/a/b/c.tar").read(), caplog, capfd) == []
+
+
+def test_proxies_are_not_shown(monkeypatch: pytest.MonkeyPatch, caplog: Any, capfd: Any) -> None:
+    """A proxy that is not there, one that wants other credentials, and one that serves: none is told with password."""
+    url = f"http://me:{SECRET}@host.invalid/a.tar?sig={SECRET}"
+    with serve({"//host.invalid/a.tar": Page(status=407), "/a.tar": b""}) as proxy:
+        for port in (proxy.port, 1):
+            monkeypatch.setenv("http_proxy", f"http://me:{SECRET}@127.0.0.1:{port}")
+            monkeypatch.setenv("no_proxy", "")
+            assert leaks(lambda: gopen(url).read(), caplog, capfd) == []
+        assert len(proxy.requests) == 1
+
+
+def test_copies_have_no_secret_names(tmp_path: Path, caplog: Any, capfd: Any) -> None:
+    """What a cache has in its folder, while it downloads, afterwards and on failure, is named without credentials."""
+    names: set[str] = set()
+
+    def look(request: Any) -> Page:
+        names.update(path.name for path in tmp_path.rglob("*"))
+        return Page(tar_bytes({"a.txt": b"x"}), cut=700 if request.path.startswith("/cut") else None)
+
+    with serve({"/a.tar": look, "/cut.tar": look}) as server:
+        for name in ("/a.tar", "/cut.tar"):
+            url = server.url(name).replace("//", f"//me:{SECRET}@") + f"?sig={SECRET}"
+            dataset = wds.WebDataset(url, shardshuffle=False, cache_dir=str(tmp_path))
+            assert leaks(lambda dataset=dataset: [sample["txt"] for sample in dataset], caplog, capfd) == []
+    names.update(path.name for path in tmp_path.rglob("*"))
+    assert names
+    assert [name for name in names if SECRET in name] == []
+
+
+def test_lines_of_other_programs_stay(caplog: Any) -> None:
+    """urllib3's log lines about requests of the program itself are left as they are."""
+    import urllib3
+
+    with serve({"/a": b"x"}) as server, caplog.at_level(logging.DEBUG, "urllib3"):
+        assert gopen(server.url("/a?ours=1")).read() == b"x"
+        assert urllib3.request("GET", server.url("/a?theirs=1")).data == b"x"
+    assert "ours=1" not in caplog.text.replace("theirs=1", "")
+    assert "theirs=1" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@
     target       what stands behind a url: an http address and a signature; Stat, Entry
     options      StorageOptions: how patiently, with how many connections
     http         objects as streams that go on where they broke, over exchange (one request, retried),
-                 retry (counting and waiting), pool (connections of this process), status (what answers mean)
+                 retry (counting and waiting), pool and connections (those of this process), status (what answers
+                 mean), discretion (nothing secret in urllib3's log lines)
     web          http and https urls as they are
     s3           Amazon S3 and servers that speak its language, over aws (who asks) and sigv4 (the signature)
     pages        listings of object stores, page by page

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from ..errors import OpenError
+from .discretion import discreet
 from .options import StorageOptions
 from .pool import pool_for
 from .retry import Patience, seconds_of, worth_retrying
@@ -153,25 +154,26 @@ def send(
             sent.setdefault(name, value)
         address = parts._replace(auth=None).url
     secret = Retry.DEFAULT_REMOVE_HEADERS_ON_REDIRECT | set(options.headers) | (set(signed) - set(own) - _PLAIN)
-    return pool_for(address).request(
-        method,
-        address,
-        headers=sent,
-        body=content,
-        timeout=urllib3.Timeout(connect=timeouts[0], read=timeouts[1]),
-        preload_content=False,
-        decode_content=False,
-        redirect=target.redirected and method in ("GET", "HEAD"),
-        retries=Retry(
-            total=None,
-            connect=False,
-            read=False,
-            redirect=REDIRECTS,
-            status=False,
-            other=False,
-            remove_headers_on_redirect=secret,
-        ),
-    )
+    with discreet():
+        return pool_for(address).request(
+            method,
+            address,
+            headers=sent,
+            body=content,
+            timeout=urllib3.Timeout(connect=timeouts[0], read=timeouts[1]),
+            preload_content=False,
+            decode_content=False,
+            redirect=target.redirected and method in ("GET", "HEAD"),
+            retries=Retry(
+                total=None,
+                connect=False,
+                read=False,
+                redirect=REDIRECTS,
+                status=False,
+                other=False,
+                remove_headers_on_redirect=secret,
+            ),
+        )
 
 
 _PLAIN = {"Range", "If-Match", "If-Range", "Content-Length", "Content-Type"}

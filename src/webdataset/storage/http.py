@@ -1,9 +1,9 @@
 """Objects on http servers as byte streams that survive: a body that breaks goes on at the byte where it broke.
 
 Rules: bytes of two versions of an object never mix. A request that goes on names the version it wants (If-Match with
-the ETag, If-Range with the date); where the server knows neither ranges nor versions, the object is read again from
-its beginning, and what was given out before must have the same checksum. The length is checked. A forked process goes
-on over a connection of its own.
+the ETag, If-Range with the date); where the server gives no ranges, or tells nothing of versions (a weak ETag is not
+enough), the object is read again from its beginning, and what was given out before must have the same checksum. The
+length is checked. A forked process goes on over a connection of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .bytestream import PIECE, ByteStream
 from .exchange import give_up, open_response, request
 from .options import StorageOptions, storage_options
 from .retry import Patience
-from .status import connection_error
+from .status import connection_error, status_error
 from .target import Stat, Target
 
 if TYPE_CHECKING:
@@ -93,13 +93,14 @@ class HttpReader(ByteStream):
         self._broken: OpenError | None = None
         self._failure: OpenError | None = None
         self._process = os.getpid()
+        self._weak: str | None = None
         self._modified: str | None = None
         self._checksum: int | None = None
+        self._faltered = False
         self._response = self._ask()
         self.headers: Mapping[str, str] = self._response.headers
         self._learn()
-        if start and self._response.status != 206:
-            self._broken = self._catch_up()
+        self._broken = self._catch_up()
 
     def close(self) -> None:
         """Let go of the connection; it is kept for the next request if the body was read to its end."""
@@ -133,12 +134,16 @@ class HttpReader(ByteStream):
 
     def _piece(self, size: int, some: bool = False) -> tuple[bytes, OpenError | None]:
         """The next bytes of the response that there is, and what broke behind them; neither at the end."""
-        wanted = size if self.length is None else min(size, self.length - self.got)
+        most = self.length if self.length is not None or self._stop is None else self._stop - self._start
+        wanted = size if most is None else min(size, most - self.got)
+        if not wanted:
+            return b"", None
         try:
-            data = self._response.read1(wanted) if some else self._response.read(wanted)
+            # read loses what has come when a connection is reset in the middle; the second time that must not happen
+            data = self._response.read1(wanted) if some or self._faltered else self._response.read(wanted)
         except self._errors as exn:
             return _arrived(exn), connection_error(self.url, exn, self._patience.timeouts())
-        if wanted and not data and self.length is not None:
+        if not data and self.length is not None:
             return b"", OpenError("the connection was closed too early", url=self.url)
         return data, None
 
@@ -157,11 +162,12 @@ class HttpReader(ByteStream):
         give_up(self._response)
         self._response = self._ask()
         self._check_version()
-        self._broken = None if self._response.status == 206 else self._catch_up()
+        self._broken = self._catch_up()
 
     def _go_on(self, fault: OpenError) -> None:
         """Have a response that continues where the broken one ended."""
         again: OpenError | None = fault
+        self._faltered = True
         while again is not None:
             give_up(self._response)
             try:
@@ -170,12 +176,13 @@ class HttpReader(ByteStream):
             except OpenError as exn:
                 raise self._fail(exn) from exn.__cause__
             self._check_version()
-            again = None if self._response.status == 206 else self._catch_up()
+            again = self._catch_up()
         self._broken = None
 
     def _ask(self) -> urllib3.BaseHTTPResponse:
         """A response from where this reader is on, of the version that it reads."""
-        position = self._start + self.got
+        known = self.etag is not None or self._modified is not None
+        position = self._start + (self.got if known else 0)
         headers = {}
         if position or self._stop is not None:
             headers["Range"] = f"bytes={position}-{'' if self._stop is None else self._stop - 1}"
@@ -183,66 +190,77 @@ class HttpReader(ByteStream):
             headers["If-Match"] = self.etag
         elif self._modified is not None and headers:
             headers["If-Range"] = self._modified
-        accept = (200, 203, 206) if headers.get("Range") else (200, 203)
+        accept = (200, 203, 206, 416) if headers.get("Range") else (200, 203)
         response = open_response(self._target, "GET", self._options, self._patience, headers, accept=accept)
-        where = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if response.status == 206 and (where is None or int(where[1]) != position):
+        if response.status == 206 and _begin_of(response) != position:
             give_up(response)
             raise OpenError(f"the server gave another range than the one from byte {position} on", url=self.url)
+        if response.status == 416 and (size := _size_of(response)) != position and (self.got or (size or 0) > position):
+            give_up(response)
+            raise status_error(self.url, response.status, response.reason)
         return response
 
     def _learn(self) -> None:
         """Take from the first response what is known of the object."""
         headers = self.headers
-        if self._response.status == 206:
-            total = headers["Content-Range"].rpartition("/")[2]
-            self.size = int(total) if total.isdigit() else None
-        else:
-            self.size = length_of(headers)
-        end = self._stop if self.size is None else min(self.size, self._stop or self.size)
-        self.length = None if end is None else max(0, end - self._start)
+        self._learn_size(_size_of(self._response))
         self.ranges = self._response.status == 206 or headers.get("Accept-Ranges", "").strip().lower() == "bytes"
         found = headers.get("ETag", "")
         if found.startswith('"'):
             self._check_etag(found)
             self.etag = found
         elif self.etag is None:
-            self._checksum = 0
+            self._weak, self._checksum = found, 0
         self._modified = headers.get("Last-Modified")
+
+    def _learn_size(self, size: int | None) -> None:
+        self.size = size
+        end = size if size is None or self._stop is None else min(size, self._stop)
+        self.length = None if end is None else max(0, end - self._start)
 
     def _check_version(self) -> None:
         """Raise an error when the response is of another version of the object."""
         answered = self._response.headers
-        self._check_etag(answered.get("ETag"))
-        if self._response.status == 206:
-            total = answered["Content-Range"].rpartition("/")[2]
-            size = int(total) if total.isdigit() else None
-        else:
-            size = length_of(answered)
-        if size != self.size or answered.get("Last-Modified") != self._modified:
+        if self._response.status != 416:
+            self._check_etag(answered.get("ETag"))
+        size, modified = _size_of(self._response), answered.get("Last-Modified")
+        resized = None not in (size, self.size) and size != self.size
+        # a strong ETag that is the same says more than dates, which copies on several servers may have of their own
+        redated = self.etag is None and None not in (modified, self._modified) and modified != self._modified
+        if resized or redated or (self._weak and answered.get("ETag", self._weak) != self._weak):
             raise self._fail(self._changed())
+        if self.size is None and size is not None:
+            self._learn_size(size)
 
     def _check_etag(self, found: str | None) -> None:
         if self.etag is not None and found != self.etag:
             raise self._fail(self._changed())
 
     def _catch_up(self) -> OpenError | None:
-        """Read over what comes before the position of this reader, from a server that gives no ranges.
+        """Read over what the response has before the position of this reader.
 
         What was given out already must be the same bytes again. The result is what broke on the way, if anything did.
         """
+        if self._response.status == 416 or (self._start and self.length == 0):  # the object ends here, or before
+            give_up(self._response)
+            return None
+        begin = _begin_of(self._response) or 0
         checksum = 0
-        for count, given in ((self._start, False), (self.got, True)):
+        skipped = max(0, self._start - begin)
+        again = self.got - max(0, begin - self._start)
+        for count, given in ((skipped, False), (again, True)):
             while count:
                 try:
                     data = self._response.read(min(count, PIECE))
                 except self._errors as exn:
                     return connection_error(self.url, exn, self._patience.timeouts())
+                if not data and self.length is None and not given:
+                    return None  # the object ends before
                 if not data:
                     return OpenError("the connection was closed too early", url=self.url)
                 count -= len(data)
                 checksum = zlib.crc32(data, checksum) if given else 0
-        if self._checksum is not None and checksum != self._checksum:
+        if again and self._checksum is not None and checksum != self._checksum:
             raise self._fail(self._changed())
         return None
 
@@ -270,6 +288,20 @@ def length_of(headers: Mapping[str, str]) -> int | None:
     announced = headers.get("Content-Length", "")
     chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
     return int(announced) if announced.isdigit() and not chunked else None
+
+
+def _begin_of(response: urllib3.BaseHTTPResponse) -> int | None:
+    """The byte of the object that a 206 begins with; None where it does not say, and for other answers."""
+    where = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "")) if response.status == 206 else None
+    return None if where is None else int(where[1])
+
+
+def _size_of(response: urllib3.BaseHTTPResponse) -> int | None:
+    """Bytes of the whole object, None where the server does not say."""
+    if response.status not in (206, 416):
+        return length_of(response.headers)
+    total = response.headers.get("Content-Range", "").rpartition("/")[2]
+    return int(total) if total.isdigit() else None
 
 
 def _arrived(exn: Exception) -> bytes:

@@ -43,6 +43,14 @@ def proxy_for(url: str) -> str | None:
 
 
 def _new_pool(proxy: str | None, certificates: str | None) -> urllib3.PoolManager:
+    from .connections import POOLS
+
+    pool = _manager(proxy, certificates)
+    pool.pool_classes_by_scheme = POOLS
+    return pool
+
+
+def _manager(proxy: str | None, certificates: str | None) -> urllib3.PoolManager:
     import urllib3
 
     if proxy is None:
