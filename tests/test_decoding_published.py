@@ -125,7 +125,12 @@ def fields() -> dict[str, bytes]:
 
 def answers(python: str, data: bytes, folder: Path) -> dict[str, Any]:
     """What the package of a Python gives for the fields."""
-    done = subprocess.run([python, "-c", PROBE], input=data, cwd=folder, stdout=subprocess.PIPE, check=True)
+    environment = {**os.environ}
+    if python != sys.executable:
+        environment.pop("PYTHONPATH", None)  # it may lead to our own package
+    done = subprocess.run(
+        [python, "-c", PROBE], input=data, cwd=folder, env=environment, stdout=subprocess.PIPE, check=True
+    )
     answer: dict[str, Any] = json.loads(done.stdout.decode().rpartition("RESULT")[2])
     return answer
 
