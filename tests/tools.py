@@ -70,4 +70,5 @@ def samples_of_published(archive: Path) -> bytes:
     """The samples that the published package reads from an archive, without their places, as a pickle."""
     python = os.environ.get("WDS_PUBLISHED_PYTHON", "")
     need(os.path.exists(python), "WDS_PUBLISHED_PYTHON names no Python with the published package; `make test` sets it")
-    return run([python, "-c", READ_WITH_PUBLISHED, str(archive)])
+    # -I: a PYTHONPATH may lead to our own package
+    return run([python, "-I", "-c", READ_WITH_PUBLISHED, str(archive)])
