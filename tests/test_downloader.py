@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 
 from helpers import write_shards
-from webdataset.downloader import RandomShardDownloader, download_with, file_of_tempfile, random_downloader
+from webdataset.downloader import (
+    RandomShardDownloader,
+    download_with,
+    file_of_tempfile,
+    get_oldest_file,
+    random_downloader,
+    total_file_size,
+)
 from webdataset.errors import NotFoundError, ShardListError
 
 
@@ -50,6 +57,15 @@ def test_one_is_removed(tmp_path, urls):
     assert loader.list_files() == [other]
     loader.maybe_remove("random")
     assert loader.list_files() == [other]
+
+
+def test_files_that_readers_take_meanwhile(tmp_path):
+    """A file that is gone when it is looked at has no size and is not the oldest."""
+    there = tmp_path / "a.tar"
+    there.write_bytes(b"123")
+    files = [str(tmp_path / "gone.tar"), str(there)]
+    assert get_oldest_file(files) == str(there)
+    assert total_file_size(files) == 3
 
 
 def test_what_cannot_be_had(tmp_path, caplog):

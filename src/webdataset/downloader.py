@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from threading import Lock, get_native_id
 from typing import Any, NoReturn
 
@@ -40,13 +42,24 @@ def download_file(url: str, filename: str) -> None:
 
 
 def get_oldest_file(files: Iterable[str]) -> str:
-    """The file that was changed first."""
-    return min(files, key=os.path.getmtime)
+    """The file that was changed first; files that are gone come last."""
+
+    def changed(path: str) -> float:
+        try:
+            return os.path.getmtime(path)
+        except FileNotFoundError:
+            return math.inf
+
+    return min(files, key=changed)
 
 
 def total_file_size(files: Iterable[str]) -> int:
-    """Bytes in all these files."""
-    return sum(os.path.getsize(path) for path in files)
+    """Bytes in all these files, as far as they are still there."""
+    total = 0
+    for path in files:
+        with suppress(FileNotFoundError):
+            total += os.path.getsize(path)
+    return total
 
 
 def download_with(command: str) -> Callable[[str, str], None]:
@@ -170,10 +183,11 @@ class RandomShardDownloader:
     def _choose(self) -> str | None:
         """A shard that is to come, and that no other thread of this process takes; None if there are enough."""
         with _choosing:
+            there = set(self._coming)  # asked first: what arrives in between is counted once, in the folder or here
             files = self.list_files()
-            there = {re.sub(r"\._\d+_$", "", os.path.basename(path)) for path in files}.union(self._coming)
+            there.update(re.sub(r"\._\d+_$", "", os.path.basename(path)) for path in files)
             absent = sorted(self.shards.keys() - there)
-            if len(files) + len(self._coming) >= self.nshards or not absent or total_file_size(files) >= self.maxsize:
+            if len(there) >= self.nshards or not absent or total_file_size(files) >= self.maxsize:
                 return None
             name = random.choice(absent)
             self._coming.append(name)
@@ -183,11 +197,12 @@ class RandomShardDownloader:
         """If the folder has `nshards`, remove one that nobody reads: the "oldest", or a "random" one."""
         if strategy not in ("oldest", "random"):
             raise ValueError(f'strategy must be "oldest" or "random", got {strategy!r}')
-        idle = self.list_files(inactive=True)
-        if idle and len(self.list_files()) >= self.nshards:
-            path = get_oldest_file(idle) if strategy == "oldest" else random.choice(idle)
-            os.unlink(path)
-            logger.log(self.level, "removed %s", path)
+        with _choosing, suppress(FileNotFoundError):  # somebody began to read it, or was faster
+            idle = self.list_files(inactive=True)
+            if idle and len(self.list_files()) >= self.nshards:
+                path = get_oldest_file(idle) if strategy == "oldest" else random.choice(idle)
+                os.unlink(path)
+                logger.log(self.level, "removed %s", path)
 
     def sleep(self, poll: float = 10) -> None:
         """Wait about `poll` seconds, a little more or less, so that several do not come at once."""
