@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import os
 import re
+import threading
 import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -25,8 +26,6 @@ from .status import connection_error, status_error
 from .target import Stat, Target
 
 if TYPE_CHECKING:
-    import threading
-
     import urllib3
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -88,7 +87,8 @@ class HttpReader(ByteStream):
         self.ranges = False
         self._target, self._options = target, options
         self._start, self._stop = start, stop
-        self._patience = Patience(options, stopped)
+        self._stopped = threading.Event() if stopped is None else stopped
+        self._patience = Patience(options, self._stopped)
         self._errors = (HTTPError, OSError)
         self._broken: OpenError | None = None
         self._failure: OpenError | None = None
@@ -110,8 +110,21 @@ class HttpReader(ByteStream):
             super().close()
 
     def interrupt(self) -> None:
-        """Wake a thread that waits for bytes of this reader; its read fails."""
-        self._response.shutdown()
+        """Wake a thread that waits for bytes of this reader; its read fails, and nothing is tried again."""
+        self._stopped.set()
+        with contextlib.suppress(ValueError, RuntimeError):  # the body has ended, and the connection is gone
+            self._response.shutdown()
+
+    def skip_to(self, position: int) -> None:
+        """Leave out what comes before this byte of the object, which is within it; nothing may have been read yet."""
+        assert self.got == self._start == 0
+        self._start = position
+        self.length = None if self.size is None else min(self.size, self._stop or self.size) - position
+        give_up(self._response)
+        self._response = self._ask()
+        self._check_version()
+        if self._response.status != 206:
+            self._broken = self._catch_up()
 
     def _read(self, size: int, some: bool = False) -> bytes:
         if self.closed:
