@@ -271,6 +271,11 @@ class Loopback:
         return self._server.requests
 
     @property
+    def served(self) -> int:
+        """Bytes of bodies that went out so far."""
+        return sum(request.sent for request in self._server.requests)
+
+    @property
     def uploads(self) -> dict[str, bytes]:
         """Path to body of everything that was PUT completely."""
         return self._server.uploads

@@ -21,8 +21,8 @@ SECTIONS = [
     "braces shardfolders shardspecs shardlists",
     "storage gopen",
     "tar",
-    "samples grouping runs archivemembers tariterators openahead openers filetypes cachenames cachecleanup "
-    "cachedownload cache",
+    "samples grouping runs archivemembers tariterators openahead openers filetypes cachelocks cachepartial "
+    "cachedownload cachefollow cachecleanup cachenames cache",
     "tenbin codecs autodecode filters cborsiterators utils",
     "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets compat",
     "encoders tarwriter shardwriter writer",

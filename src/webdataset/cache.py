@@ -1,7 +1,8 @@
 """Shard urls -> local copies of the shards, each downloaded once a host; `FileCache` is the stage.
 
     url -> name in the folder (cachenames) -> there already? -> open, locked for reading
-                                             no -> download as `<name>.partial`, look at it, rename -> open
+                                             no -> download it (cachedownload, cachepartial) and read it meanwhile
+                                                   (cachefollow)
 
 Rules: only whole files that the validator has seen get their name, so a copy that is there needs no second look. How
 bytes come in is `cachedownload`'s matter, what goes out again is `cachecleanup`'s.
@@ -13,22 +14,25 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from ._arguments import a, a_handler, check_flag, check_function, check_number, check_path, checked
 from ._stage import RestCurried
 from ._types import Handler, Sample
-from .cachecleanup import LRUCleanup, read_locked, touch
-from .cachedownload import DISK_FULL, Validator, copy_shard, download
+from .cachecleanup import LRUCleanup, read_locked, sweep, touch
+from .cachedownload import DISK_FULL, EARLY, Job, Validator, download, fetch, is_there
+from .cachefollow import open_growing
 from .cachenames import check_cache_name, islocal, pipe_cleaner, url_to_cache_name
+from .cachepartial import etag_of
 from .errors import NotFoundError, OpenError, public_url
 from .filetypes import check_tar_format, get_filetype, magic_filetype
 from .handlers import reraise_exception
 from .openers import StreamingOpen, open_each, open_streaming
-from .storage.atomic import cannot_write
 from .storage.local import local_path, open_read
 from .storage.options import StorageOptions
+from .storage.options import storage_options as options_of
+from .storage.urls import scheme_of
 from .tariterators import expand_and_group, group_by_keys, tar_file_expander
 
 __all__ = [
@@ -61,19 +65,26 @@ class FileCache:
     """Stage: open each url (or `{"url": ...}`) from a local copy, made when it is first asked for.
 
     Gives `{"url", "stream", "local_path"}`. Local files are opened where they are. Of several processes of a host that
-    ask for one shard, one downloads it. A download that fails is tried three times before the handler is asked. When
-    the disk is full, shards are streamed, without "local_path".
+    ask for one shard, one downloads it, and all read it while it comes; the file at "local_path" is there when the
+    stream has been read to its end. When the disk is full, shards are streamed, with one warning, and not kept.
 
     Args:
         cache_dir: the folder, made when it is missing; None: WDS_CACHE, or `./_cache`.
         url_to_name: called with a url, gives the name of its copy in the folder; a result that is a url itself is
             named by `url_to_cache_name`.
         verbose: log what is opened and downloaded; so does WDS_VERBOSE_CACHE=1.
-        validator: called with a file that has just come; false refuses it. None: everything is kept.
+        validator: called with a file that has just come; false refuses it. `check_tar_format` refuses by the first
+            bytes; for any other one the whole shard is downloaded before it is read. None: everything is kept.
         handler: asked when a shard cannot be had; true skips it, false ends the stage.
-        cache_size: bytes that the folder may hold, besides the shards that are being read; what was used longest ago
-            goes. 0 or less: no bound.
-        cache_cleanup_interval: seconds between two looks at what other processes added; None: look each time.
+        cache_size: bytes that the folder may hold, what is being downloaded included, besides the shards that are
+            being read; what was used longest ago goes. 0 or less: no bound.
+        cache_cleanup_interval: seconds between two looks at what other processes added while nothing is downloaded;
+            None: look each time.
+        wait: download a shard whole before it is read, so that the file at "local_path" is there from the start.
+        revalidate: ask, whenever a copy is opened, whether the shard still has the size and the ETag that it had when
+            it was copied, and copy it anew if not; one request without a body each. None: WDS_CACHE_REVALIDATE=1 says
+            so.
+        storage_options: how remote urls are read, a `StorageOptions` or a dict of its names.
 
     Attributes:
         cleaner: the `LRUCleanup`, or None.
@@ -87,6 +98,7 @@ class FileCache:
         validator=a(check_function, optional=True),
         handler=a_handler,
         cache_size=a(check_number, "bytes"),
+        wait=check_flag,
     )
     def __init__(
         self,
@@ -98,6 +110,9 @@ class FileCache:
         handler: Handler = reraise_exception,
         cache_size: float = -1,
         cache_cleanup_interval: float | None = 30,
+        wait: bool = False,
+        revalidate: bool | None = None,
+        storage_options: StorageOptions | Mapping[str, Any] | None = None,
     ) -> None:
         self.cache_dir = os.path.expanduser(_cache_dir() if cache_dir is None else os.fspath(cache_dir))
         self.url_to_name = url_to_name
@@ -107,7 +122,10 @@ class FileCache:
         self.cleaner: LRUCleanup | None = None
         if cache_size > 0:
             self.cleaner = LRUCleanup(self.cache_dir, cache_size, verbose=self.verbose, interval=cache_cleanup_interval)
-        self._warned = False
+        self.wait = wait
+        self.revalidate = _revalidate() if revalidate is None else revalidate
+        self.storage_options = None if storage_options is None else options_of(storage_options)
+        self._warned = self._swept = False
 
     def __call__(self, urls: Iterable[Any]) -> Iterator[dict[str, Any]]:
         return open_each(urls, self._open, self.handler)
@@ -122,40 +140,81 @@ class FileCache:
         path = _local_path(url)
         if path is not None:
             return path
-        dest = os.path.join(self.cache_dir, check_cache_name(self.url_to_name(url), url))
-        if os.path.exists(dest):
-            touch(dest)
-            return dest
-        if self.cleaner is not None:
-            self.cleaner.cleanup()
-        _make_folder(os.path.dirname(dest))
-        if copy_shard(url, dest, self.verbose, self.validator) and self.cleaner is not None:
-            with suppress(OSError):
-                self.cleaner.added(os.path.getsize(dest))
-        touch(dest)
-        return dest
+        job = self._job(url)
+        fetch(job, self._stale(job))
+        touch(job.dest)
+        return job.dest
 
     def _open(self, url: str) -> dict[str, Any]:
         if url == "-" or _local_path(url) is not None:
             return open_streaming(url)
-        for _ in range(3):
-            try:
-                path = self.get_file(url)
-            except OpenError as exn:
-                if exn.errno not in DISK_FULL:
-                    raise
-                self._warn_once(exn)
-                break
-            try:
-                stream = read_locked(open_read(path))
-            except NotFoundError:
-                continue  # a cleanup of another process was faster
-            if self.verbose:
-                logger.info("opening %s from %s", public_url(url), path)
-            if self.cleaner is not None:
-                self.cleaner.cleanup()  # behind the lock: not the shard that is to be read now
-            return {"stream": stream, "local_path": path}
-        return open_streaming(url)
+        try:
+            job = self._job(url)
+            stream = self._stream(job)
+        except OpenError as exn:
+            if exn.errno not in DISK_FULL:
+                raise
+            self._warn_once(exn)
+            return open_streaming(url, self.storage_options)
+        if self.verbose:
+            logger.info("opening %s from %s", public_url(url), job.dest)
+        return {"stream": stream, "local_path": job.dest}
+
+    def _job(self, url: str) -> Job:
+        dest = os.path.join(self.cache_dir, check_cache_name(self.url_to_name(url), url))
+        return Job(
+            url,
+            dest,
+            options=self.storage_options,
+            validator=self.validator,
+            make_room=self._make_room,
+            keep_etag=self.revalidate,
+            verbose=self.verbose,
+        )
+
+    def _stream(self, job: Job) -> IO[bytes]:
+        """The copy, or what has come of it."""
+        stale = self._stale(job)
+        whole = self.wait or os.name == "nt" or (self.validator is not None and self.validator not in EARLY)
+        while True:
+            stream: IO[bytes] | None = None
+            if is_there(job.dest, stale):
+                stream = self._copy(job)
+            elif whole:
+                fetch(job, stale)
+            else:
+                stream = open_growing(job, stale, self._warn_once)
+            if stream is not None:
+                return stream
+
+    def _copy(self, job: Job) -> IO[bytes] | None:
+        """The copy that is there; None: a cleanup of another process was faster."""
+        touch(job.dest)
+        try:
+            stream = read_locked(open_read(job.dest))
+        except NotFoundError:
+            return None
+        if self.cleaner is not None:
+            self.cleaner.cleanup()  # behind the lock: not the shard that is to be read now
+        return stream
+
+    def _stale(self, job: Job) -> os.stat_result | None:
+        """The copy, if one is there that is not of what is at the url now."""
+        if not self.revalidate:
+            return None
+        try:
+            copy = os.stat(job.dest)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return copy if _has_changed(job, copy.st_size) else None
+
+    def _make_room(self) -> None:
+        """Something is about to come: called in the thread that downloads it."""
+        if not self._swept:
+            self._swept = True
+            sweep(self.cache_dir)
+        if self.cleaner is not None:
+            self.cleaner.make_room()
 
     def _warn_once(self, exn: Exception) -> None:
         if not self._warned:
@@ -231,7 +290,12 @@ def shard_opener(
     if not os.path.isdir(folder):
         raise ValueError(f"cache directory {folder} does not exist")
     return FileCache(
-        folder, url_to_name=url_to_name or pipe_cleaner, verbose=verbose, handler=handler, cache_size=cache_size
+        folder,
+        url_to_name=url_to_name or pipe_cleaner,
+        verbose=verbose,
+        handler=handler,
+        cache_size=cache_size,
+        storage_options=storage_options,
     )
 
 
@@ -241,11 +305,27 @@ def _local_path(url: str) -> str | None:
     return local_path(rewrite_url(url))
 
 
-def _make_folder(folder: str) -> None:
+def _has_changed(job: Job, size: int) -> bool:
+    """Whether the object has another size or ETag than its copy; false where that cannot be known."""
+    from .gopen import rewrite_url
+    from .storage import places
+
+    url = rewrite_url(job.url)
+    if scheme_of(url) not in places.PLACES:
+        return False  # what a command or a program's own opener gives has neither
     try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as exn:
-        raise cannot_write(exn, folder) from exn
+        there = places.stat(url, job.options)
+    except OpenError as exn:
+        logger.warning("the copy is read, whether it is still right is not known: %s", exn)
+        return False
+    if there.size is not None and there.size != size:
+        return True
+    try:
+        known = Path(etag_of(job.dest)).read_text(encoding="utf-8")
+    except OSError:
+        known = None
+    strong = there.etag is not None and there.etag.startswith('"')
+    return strong and there.etag != known
 
 
 def _cache_dir() -> str:
@@ -271,6 +351,14 @@ def _verbose_cache() -> int:
         return int(text)
     except ValueError:
         raise ValueError(f"WDS_VERBOSE_CACHE must be 0 or 1, got {text!r}") from None
+
+
+def _revalidate() -> bool:
+    """WDS_CACHE_REVALIDATE, 0 or 1."""
+    text = os.environ.get("WDS_CACHE_REVALIDATE") or "0"
+    if text not in ("0", "1"):
+        raise ValueError(f"WDS_CACHE_REVALIDATE must be 0 or 1, got {text!r}")
+    return text == "1"
 
 
 _FROM_ENVIRONMENT: dict[str, Callable[[], Any]] = {

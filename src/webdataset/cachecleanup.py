@@ -1,12 +1,12 @@
 """A folder of local copies, kept below a size: what was used longest ago goes first.
 
 Rules: a copy that is open for reading through the cache holds a shared lock (`read_locked`), one in the making an
-exclusive one; neither is removed. Whatever another process removes meanwhile is no error.
+exclusive one; neither is removed. Where there are no locks, what was used lately is taken to be in use. What is in the
+making counts with the size that it will have. Whatever another process removes meanwhile is no error.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import stat
@@ -15,8 +15,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
-"""What a file system without locks answers."""
+from .cachelocks import Lock, ask
+from .cachepartial import etag_of, is_left_over, read_state, state_of
+
+LATELY = 600.0
+"""Seconds for which a file counts as in use where there are no locks."""
+
+ABANDONED = 24 * 3600.0
+"""Seconds for which the beginning of a copy, left by a stopped or killed process, is kept to be continued."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,24 +53,20 @@ class LRUCleanup:
         self.verbose = verbose
         self.interval = interval
         self.last_run = 0.0
-        self._room = 0.0
 
     def set_cache_dir(self, cache_dir: str | os.PathLike[str]) -> None:
         """Look after another folder from now on."""
         self.cache_dir = cache_dir
         self.last_run = 0.0
 
-    def added(self, size: int) -> None:
-        """Say that a file came: when there is no room left for it, the next `cleanup` does not wait for its time."""
-        self._room -= size
-        if self._room < 0:
-            self.last_run = 0.0
-
     def cleanup(self) -> None:
         """Remove what was used longest ago, unless everything fits or the last look was less than `interval` ago."""
+        if self.interval is None or not 0 <= time.time() - self.last_run < self.interval:
+            self.make_room()
+
+    def make_room(self) -> None:
+        """As `cleanup`, but now, whenever the last look was: something is about to come."""
         if self.cache_dir is None or not os.path.isdir(self.cache_dir):
-            return
-        if self.interval is not None and 0 <= time.time() - self.last_run < self.interval:
             return
         sizes = _files_in(self.cache_dir)
         total = sum(size for size, _ in sizes.values())
@@ -76,7 +78,6 @@ class LRUCleanup:
                 if self.verbose:
                     logger.info("%s: removed from the cache, %d bytes", path, sizes[path][0])
         self.last_run = time.time()
-        self._room = self.cache_size - total
 
     def _oldest_first(self, sizes: dict[str, tuple[int, int]]) -> list[str]:
         keys = {}
@@ -92,43 +93,69 @@ def _files_in(folder: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
     for place, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(place, name)
+            if is_left_over(path) and name.endswith(".state"):
+                continue  # it comes and goes with its partial
             with suppress(OSError):
                 facts = os.lstat(path)
                 if stat.S_ISREG(facts.st_mode):
-                    found[path] = (facts.st_size, facts.st_mtime_ns)
+                    found[path] = (max(facts.st_size, _announced(path)), facts.st_mtime_ns)
     return found
 
 
+def _announced(path: str) -> int:
+    """Bytes that a partial will have, 0 where that is not known, and for other files."""
+    if is_left_over(path):
+        with suppress(OSError), open(state_of(path), "rb") as file:
+            return read_state(file.fileno()).size or 0
+    return 0
+
+
+def sweep(folder: str | os.PathLike[str]) -> None:
+    """Remove what stopped and killed processes left in a folder, and below it, and nobody has continued for a day."""
+    before = time.time() - ABANDONED
+    for place, _, names in os.walk(folder):
+        for path in (os.path.join(place, name) for name in names):
+            partial = path.removesuffix(".state") + ".partial" if path.endswith(".state") else path
+            if is_left_over(path) and (partial == path or not os.path.exists(partial)):
+                with suppress(OSError):
+                    if os.path.getmtime(path) < before:
+                        remove_unused(path)
+
+
 def remove_unused(path: str) -> bool:
-    """Remove a file unless somebody holds a lock on it; whether it is gone."""
+    """Remove a file, and what is kept beside it, unless somebody holds a lock on it; whether it is gone."""
     try:
-        import fcntl
-    except ImportError:  # Windows removes no file that is open
-        with suppress(OSError):
-            os.unlink(path)
-            return True
-        return False
-    try:
-        with open(path, "rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as exn:
-                if exn.errno not in NO_LOCKS:
-                    return False
-            os.unlink(path)
-            return True
+        fd = _open_to_lock(path)
     except FileNotFoundError:
         return True
-    except OSError:  # in use, or not ours to remove
+    except OSError:
         return False
+    try:
+        lock = ask(fd, exclusive=True)
+        lately = 0 <= time.time() - os.fstat(fd).st_ctime < LATELY
+        if lock is Lock.BUSY or (lock is Lock.NONE and lately):
+            return False
+        for beside in (etag_of(path), *([state_of(path)] if is_left_over(path) else [])):
+            with suppress(FileNotFoundError):
+                os.unlink(beside)
+        os.unlink(path)
+        return True
+    except OSError:  # in use, or not ours to remove
+        return not os.path.lexists(path)
+    finally:
+        os.close(fd)
+
+
+def _open_to_lock(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))  # NFS gives an exclusive lock only to writers
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
 
 
 def read_locked(file: IO[bytes]) -> IO[bytes]:
-    """The open file, which no cleanup of this host removes before it is closed, and whose last use is now."""
-    with suppress(OSError, ImportError):  # no locks here; then the cleanup does what it can
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    """The open file, which no cleanup of this host removes before it is closed."""
+    ask(file.fileno(), exclusive=False)  # without locks the cleanup does what it can
     return file
 
 

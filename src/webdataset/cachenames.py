@@ -1,7 +1,8 @@
 """A shard's url -> the name of its local copy. Text only: no file is looked at.
 
 A name says enough for a person to know the shard, and ends in a hash of the whole url, so that two directories with
-equal file names never share a copy. Users, passwords, hosts, queries and commands are in no name, only in the hash.
+equal file names never share a copy. Users, passwords, hosts, queries and commands are in no name, only in the hash; of
+signed urls, the signature and what belongs to it is not even there, since it is another one each time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,17 @@ from .storage.urls import scheme_of
 HASH_DIGITS = 16
 STEM_LENGTH = 80
 """Characters of a file name that are kept, its last ones; file systems end at 255 bytes."""
+
+_SIGNATURES: dict[str, str] = {
+    "x-amz-signature": r"x-amz-(signature|algorithm|credential|date|expires|signedheaders|security-token)",
+    "x-goog-signature": r"x-goog-(signature|algorithm|credential|date|expires|signedheaders)",
+    "x-oss-signature": r"x-oss-(signature|signature-version|credential|date|expires|security-token)",
+    "sig": r"sig|s[etpvr]|spr|sip|ss|srt|sk(oid|tid|t|e|s|v)|ses",
+    "signature": r"signature|expires|policy|key-pair-id|hash-algorithm|awsaccesskeyid|googleaccessid|ossaccesskeyid"
+    r"|security-token|x-amz-security-token",
+}
+"""The parameter that carries the signature of a url, to those that change with it: S3, Google, Alibaba, Azure's shared
+access signatures; CloudFront and the older ways of S3, Google and Alibaba. All in small letters."""
 
 _REMOTE_WORD = re.compile(r"(https?|hdfs|gs|ais|s3):")
 _SUFFIX = re.compile(r"(\.tar)?\.[A-Za-z0-9]{1,8}$")
@@ -53,13 +65,32 @@ def url_to_cache_name(url: str, ndir: int = 0) -> str:
     """
     if not isinstance(url, str):
         raise TypeError(f"a url must be a str, got {type(url).__name__}: {url!r:.100}")
-    digest = hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:HASH_DIGITS]
+    digest = hashlib.sha256(unsigned(url).encode("utf-8", "surrogatepass")).hexdigest()[:HASH_DIGITS]
     *folders, name = _path_of(url)
     found = _SUFFIX.search(name)
     suffix = found[0] if found else ""
     stem = name[: len(name) - len(suffix)][-STEM_LENGTH:]
     kept = [_plain(folder)[-STEM_LENGTH:] for folder in folders[-ndir:]] if ndir > 0 else []
     return "/".join([*kept, f"{_plain(stem) or 'shard'}-{digest}{suffix}"])
+
+
+def unsigned(url: str) -> str:
+    """A url without its signature and what changes with it; whatever else is in the query stays.
+
+    >>> unsigned("https://h/a.tar?versionId=7&X-Amz-Date=1&X-Amz-Signature=2"), unsigned("https://h/a.tar?Expires=1")
+    ('https://h/a.tar?versionId=7', 'https://h/a.tar?Expires=1')
+    """
+    start, mark, query = url.partition("?")
+    if not mark or "://" not in start or scheme_of(url) == "pipe":
+        return url
+    query, hash_mark, fragment = query.partition("#")
+    parts = query.split("&")
+    names = [urllib.parse.unquote(part.partition("=")[0]).lower() for part in parts]
+    for carrier, belonging in _SIGNATURES.items():
+        if carrier in names:
+            parts = [part for part, name in zip(parts, names, strict=True) if not re.fullmatch(belonging, name)]
+            return start + ("?" + "&".join(parts) if parts else "") + hash_mark + fragment
+    return url
 
 
 def check_cache_name(name: object, url: str) -> str:

@@ -34,6 +34,11 @@ def check_tar_format(fname: str | os.PathLike[str]) -> bool:
     return block == ZERO_BLOCK or is_header(block)
 
 
+def begins_as_tar(block: bytes) -> bool:
+    """Whether a file that begins with these 512 bytes can be an archive; compressed ones are not looked into."""
+    return block == ZERO_BLOCK or is_header(block) or compression_of(block[:MAGIC_BYTES]) is not None
+
+
 def magic_filetype(fname: str | os.PathLike[str]) -> str:
     """The file's name and what its first bytes say: `a.tar: POSIX tar archive`, `b.tgz: gzip compressed data`."""
     with open(fname, "rb") as stream:

@@ -119,12 +119,11 @@ class HttpReader(ByteStream):
         """Leave out what comes before this byte of the object, which is within it; nothing may have been read yet."""
         assert self.got == self._start == 0
         self._start = position
-        self.length = None if self.size is None else min(self.size, self._stop or self.size) - position
+        self._learn_size(self.size)
         give_up(self._response)
         self._response = self._ask()
         self._check_version()
-        if self._response.status != 206:
-            self._broken = self._catch_up()
+        self._broken = self._catch_up()
 
     def _read(self, size: int, some: bool = False) -> bytes:
         if self.closed:

@@ -79,6 +79,20 @@ class ParallelReader(ByteStream):
                 self._fetcher.stop()
             super().close()
 
+    def interrupt(self) -> None:
+        """Wake a thread that waits for bytes of this reader; its read fails, and nothing is tried again."""
+        first, fetcher = self._first, self._fetcher
+        if first is not None:
+            first.interrupt()
+        if fetcher is not None:
+            fetcher.stop()
+
+    def skip_to(self, position: int) -> None:
+        """Leave out what comes before this byte of the object, which is within it; nothing may have been read yet."""
+        assert self._first is not None
+        self._first.skip_to(position)
+        self.got = self._judged_at = position
+
     def _read(self, size: int, some: bool = False) -> bytes:
         if self.closed:
             raise ValueError(f"{self!r} is closed")
@@ -173,6 +187,8 @@ class Fetcher:
         """The next bytes; b"" at the end. One more connection is opened each time that this has to wait."""
         with self._changed:
             while True:
+                if self._stopped.is_set():
+                    raise OpenError("the read was broken off", url=self._target.url)
                 piece = self._pieces[0] if self._pieces else None
                 if piece is not None and piece.blocks:
                     return piece.blocks.popleft()
