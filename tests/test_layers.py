@@ -25,7 +25,7 @@ SECTIONS = [
     "cachedownload cachefollow cachecleanup cachenames cache",
     "tenbin codecs autodecode filters cborsiterators utils",
     "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets compat",
-    "encoders tarwriter shardwriter writer",
+    "encoders tarwriter headway backlog shardwriter writer",
     "multi downloader bench typecheck",
     "__init__",
 ]

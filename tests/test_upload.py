@@ -80,24 +80,41 @@ def test_patience_ends():
 
 
 def test_what_is_there_stays_unless_it_may_be_replaced():
-    """overwrite=False asks the server to keep what is there, and says that it exists; the default replaces it."""
-    with serve(Failing(Page(status=412))) as server:
+    """overwrite=False asks before the first byte whether it exists; the default replaces it."""
+    with serve({"/up": b"precious"}) as server:
+        with pytest.raises(OpenError, match=r"/up: it exists; .* overwrite=True"):
+            gopen(server.url("/up"), "wb", overwrite=False)
+        assert server.uploads == {}
+        gopen(server.url("/up"), "wb").close()
+        assert server.uploads == {"/up": b""}
+
+
+def test_what_came_in_between_stays():
+    """The PUT asks the server to keep what appeared while the object was written; a server that cannot be asked before
+    gets it all the same."""
+    with serve(Failing(Page(status=403), Page(status=412))) as server:
         stream = gopen(server.url("/up"), "wb", overwrite=False)
         with pytest.raises(OpenError, match=r"/up: it exists; .* overwrite=True"):
             stream.close()
-        gopen(server.url("/up"), "wb").close()
-        assert [request.headers["If-None-Match"] for request in server.requests] == ["*", None]
+        gopen(server.url("/up"), "wb", overwrite=False).close()
+        assert [(request.method, request.headers["If-None-Match"]) for request in server.requests] == [
+            ("HEAD", None),
+            ("PUT", "*"),
+            ("HEAD", None),
+            ("PUT", "*"),
+        ]
+        assert server.uploads == {"/up": b""}
 
 
 def test_progress_counts_what_was_sent():
-    """The function is called with the bytes of each piece that was sent."""
+    """The function is called with the bytes of each piece that was sent; what is sent again is taken off first."""
     sent = []
-    with serve({}) as server:
-        stream = open_write(server.url("/up"))
+    with serve(Failing(Page(status=500))) as server:
+        stream = open_write(server.url("/up"), QUICK)
         stream.progress = sent.append
         write_in_pieces(stream, DATA)
     assert sum(sent) == len(DATA)
-    assert len(sent) > 5
+    assert [count for count in sent if count < 0] == [-len(DATA)]
 
 
 def test_a_full_temporary_folder_is_one_line(monkeypatch):

@@ -232,7 +232,8 @@ gopen_schemes: dict[str, Callable[..., Any]] = {
 def is_native(url: str) -> bool:
     """Whether the library itself reads this url from a server, with no handler or command of the program's."""
     try:
-        return gopen_schemes.get(scheme_of(rewrite_url(url))) in NATIVE
+        scheme = scheme_of(rewrite_url(url))
+        return scheme not in _schemes_for_ais() and gopen_schemes.get(scheme) in NATIVE
     except (TypeError, ValueError):  # opening it says why
         return False
 

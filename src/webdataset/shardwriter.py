@@ -1,4 +1,8 @@
-"""Samples -> numbered shards, each of which appears under its name when it is complete, and not before."""
+"""Samples -> numbered shards, each of which appears under its name when it is complete, and not before.
+
+Shards that are uploaded arrive in the background, while the next ones are written. What is to happen when a shard is
+there happens in the thread of the program, in the order of the shards, at the next write or at close.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,18 @@ import inspect
 import io
 import logging
 import os
+import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ._arguments import a, check_flag, check_function, check_known, check_number, check_path, checked
+from ._arguments import a, check_count, check_flag, check_function, check_known, check_number, check_path, checked
+from .backlog import Backlog
 from .errors import public_url
+from .headway import Course, Headway, Item
 from .storage.atomic import AtomicFile, refuse_existing
 from .storage.local import local_path
+from .storage.upload import Upload
 from .tarwriter import TarWriter
 
 logger = logging.getLogger(__name__)
@@ -23,25 +31,32 @@ class ShardWriter:
     """Writes samples to one shard after the other; a context manager.
 
     A shard is closed, and the next one begun, before a sample is written to a shard that is full. A
-    local shard is written as `<name>.partial` and renamed when it is complete. The first is opened
-    with the first sample. When an exception (or Ctrl-C) leaves the `with` block, the shard that is
-    not complete is removed, and neither renamed nor posted; complete ones stay. Files are handed to
-    the operating system, which writes them to disk in its own time.
+    local shard is written as `<name>.partial` and renamed when it is complete. A shard on a server appears when it is
+    complete there; its upload goes on in the background. The first shard is opened with the first sample. When an
+    exception (or Ctrl-C) leaves the `with` block, shards that are not there yet are given up, and neither renamed nor
+    posted; others stay. Files are handed to the operating system, which writes them to disk in its own time.
 
     Args:
         pattern: name of the shards with a place for their number, `train-%06d.tar`; a path, or a url
-            that `gopen` can write to, such as `pipe:gzip > train-%06d.tar.gz`.
+            that `gopen` can write to, such as `s3://bucket/train-%06d.tar` or `pipe:gzip > train-%06d.tar.gz`.
         maxcount: samples in a shard at most.
         maxsize: bytes of data in a shard, headers not counted, after which it is full.
-        post: called with the name of each shard when it is complete.
+        post: called with the name of each shard when it is there, in order, by the next write or by close.
         start_shard: number of the first shard.
-        verbose: log each shard at level INFO when it is begun.
+        verbose: log each shard at level INFO when it is begun, and when it has been uploaded.
         opener: called with a shard's name, gives the binary object to write to, which is closed with the shard.
         kw: arguments of `TarWriter`.
-        overwrite: replace shards that exist; otherwise local ones are an error, others cannot be seen.
+        overwrite: replace shards that exist; otherwise they are an error, where that can be seen.
+        rank: number of this writer among those that write to one pattern.
+        world_size: how many there are. Writer r of n writes the shards start_shard + r, start_shard + r + n, ...
+        uploads: shards that may be on their way to a server besides the one that is being written.
+        progress: called with the name of a shard and the bytes of it that were sent so far, in the threads that send.
+        resume: go on where a writer with the same arguments was stopped, see `remaining`. How far it had come is
+            stored beside its first shard, as `<name of that shard>.progress`.
 
     Attributes:
-        total: samples written, to all shards.
+        total: samples written, to all shards, those of a writer that was resumed included.
+        done: items of `remaining`, or samples, that need not be written again; 0 without `resume`.
         count: samples in this shard.
         size: bytes of data in this shard.
         shard: number of the next shard.
@@ -63,6 +78,11 @@ class ShardWriter:
         verbose=check_flag,
         opener=a(check_function, optional=True),
         overwrite=check_flag,
+        rank=check_count,
+        world_size=a(check_count, least=1),
+        uploads=a(check_count, least=1),
+        progress=a(check_function, optional=True),
+        resume=check_flag,
     )
     def __init__(
         self,
@@ -75,30 +95,62 @@ class ShardWriter:
         opener: Callable[[str], Any] | None = None,
         *,
         overwrite: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        uploads: int = 2,
+        progress: Callable[[str, int], Any] | None = None,
+        resume: bool = False,
         **kw: Any,
     ) -> None:
         self._closed = True
+        self._owner = os.getpid()
         self.pattern = os.fspath(pattern)
         self.maxcount = maxcount
         self.maxsize = maxsize
         self.post = post
-        self.shard = start_shard
         self.verbose = verbose
         self.opener = opener
         self.overwrite = overwrite
+        self.uploads = uploads
+        self.progress = progress
         self.kw = kw
-        self.total = self.count = self.size = 0
+        self.count = self.size = 0
         self.fname: str | None = None
         self.tarstream: TarWriter | None = None
         self._file: Any = None
+        self._backlog = Backlog()
+        self._failure: BaseException | None = None
+        if rank >= world_size:
+            raise ValueError(f"ShardWriter: rank must be less than world_size, which is {world_size}, got {rank}")
         parameters = {**inspect.signature(ShardWriter).parameters, **inspect.signature(TarWriter).parameters}
         check_known("ShardWriter", kw, [name for name in parameters if name not in ("kw", "fileobj")], {})
         TarWriter(io.BytesIO(), **kw).abandon()  # wrong arguments are found now, not with the first sample
+        first = start_shard + rank
+        record = _record_of(self._name(first)) if resume and opener is None else None
+        if resume and record is None:
+            raise ValueError("ShardWriter: resume=True needs a path, or a url that the library serves itself")
+        self._step = world_size
+        self._course = Course(Headway(first, first - world_size, world_size=world_size), record)
+        self.shard, self.total, self.done = (
+            getattr(self._course.place, name) for name in ("shard", "samples", "items")
+        )
         named_here = opener is None and type(self).next_stream is ShardWriter.next_stream  # or a subclass names shards
-        path = _local_path(self._name(start_shard)) if named_here else None
-        if path is not None and not overwrite:
+        path = _local_path(self._name(self.shard)) if named_here else None
+        if path is not None and not self._may_replace():
             refuse_existing(path)
         self._closed = False
+
+    def remaining(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items that are still to be written, while the writer keeps count of them; all of them without `resume`.
+
+            with wds.ShardWriter("train-%06d.tar", resume=True) as sink:
+                for path in sink.remaining(paths):
+                    sink.write(sample_of(path))
+
+        The items must come in the same order each time, and each must give the same samples: none, one or several,
+        written before the next item is asked for. Items whose samples are all in shards that are there are skipped.
+        """
+        return self._course.remaining(items)
 
     def write(self, obj: Mapping[str, Any]) -> None:
         """Append a sample, to a new shard if this one is full.
@@ -108,9 +160,16 @@ class ShardWriter:
             OpenError: the shard cannot be opened or written.
             ValueError: the writer is closed.
         """
+        if self._course.repeats():
+            return
+        if self._backlog:
+            self._settle()
+        if self._failure is not None:
+            raise self._failure
         if self.tarstream is None or self.count >= self.maxcount or self.size >= self.maxsize:
             self.next_stream()
             assert self.tarstream is not None
+        self._course.count()
         self.size += self.tarstream.write(obj)
         self.count += 1
         self.total += 1
@@ -124,39 +183,60 @@ class ShardWriter:
         if self.verbose:
             logger.info("writing %s after %d samples", public_url(self.fname), self.total)
         self._open(self.fname)
-        self.shard += 1
+        self.shard += self._step
         self.count = self.size = 0
 
     def finish(self) -> None:
-        """Complete this shard: close it, give it its name, call `post`. A shard without samples is removed."""
+        """Complete this shard: close it, give it its name, call `post`. A shard without samples is removed.
+
+        A shard that is uploaded goes on its way, and `post` is called when it is there.
+        """
         if self.tarstream is None:
             return
         if self.count == 0:
-            self._abandon()
+            self._abandon_shard()
             return
+        assert self.fname is not None
+        if isinstance(self._file, Upload):
+            self._settle(self.uploads - 1)  # an interrupt of the waiting leaves this shard as it is
+        place = self._course.at(self.shard, self.total)
         try:
             self.tarstream.close()
             if isinstance(self._file, AtomicFile):
                 self._file.commit()
-            elif self._file is not None:
+            elif self._file is not None and not isinstance(self._file, Upload):
                 self._file.close()
         except BaseException:
-            self._abandon()
+            self._abandon_shard()
             raise
+        name, file = self.fname, self._file
         self.tarstream = self._file = None
-        if callable(self.post):
-            assert self.fname is not None
-            self.post(self.fname)
+        if isinstance(file, Upload):
+            self._backlog.add(name, file, (name, place))
+        else:
+            self._arrived(name, place)
 
     def close(self) -> None:
-        """Complete the last shard; closing again does nothing."""
+        """Complete the last shard and wait until all are there; closing again does nothing.
+
+        Raises:
+            OpenError: a shard could not be written, and no write has said so before.
+        """
         if self._closed:
             return
         self._closed = True
-        self.finish()
+        if self._failure is not None:
+            self._abandon()
+            return
+        try:
+            self.finish()
+            self._settle(0)
+        except BaseException:
+            self._abandon()
+            raise
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True) and self.tarstream is not None:
+        if not getattr(self, "_closed", True) and self._owner == os.getpid() and (self.tarstream or self._backlog):
             shown = public_url(self.fname or self.pattern)
             warnings.warn(
                 f"{shown}: the writer was not closed, so this shard with its {self.count} samples is not there; use "
@@ -190,20 +270,50 @@ class ShardWriter:
 
     def _open(self, name: str) -> None:
         kw = {**self.kw, "compress": TarWriter.tarmode(name, self.kw.get("compress")).partition("|")[2] or False}
-        path = _local_path(name)
         if self.opener is not None:
-            target = self._file = self.opener(name)
-        elif path is not None:
-            target = self._file = AtomicFile(path, self.overwrite)
+            target = self.opener(name)
         else:
-            self._file, target = None, name
+            target = _open_target(name, self._may_replace())
+        self._file = target
         try:
+            if isinstance(target, Upload) and self.progress is not None:
+                target.progress = _Sent(name, self.progress)
+            self._course.begin(self.shard)
             self.tarstream = TarWriter(target, **kw)
         except BaseException:
-            self._abandon()
+            self._abandon_shard()
             raise
 
+    def _settle(self, most: int | None = None) -> None:
+        """Do what is to be done for shards that were uploaded; wait until no more than so many are on their way."""
+        arrived = self._backlog.arrived(most)
+        while True:
+            try:
+                name, place = next(arrived)
+            except StopIteration:
+                return
+            except Exception as exn:
+                self._failure = exn
+                raise
+            if self.verbose:
+                logger.info("uploaded %s", public_url(name))
+            self._arrived(name, place)
+
+    def _arrived(self, name: str, place: Headway) -> None:
+        if callable(self.post):
+            self.post(name)
+        self._course.reached(place)
+
+    def _may_replace(self) -> bool:
+        """Whether the next shard may be there: the writer that is resumed had begun it, or all may be replaced."""
+        return self.overwrite or self.shard <= self._course.place.begun
+
     def _abandon(self) -> None:
+        """Give up all shards that are not there."""
+        self._abandon_shard()
+        self._backlog.abandon()
+
+    def _abandon_shard(self) -> None:
         """Close this shard and remove it where that can be done."""
         writer, file = self.tarstream, self._file
         self.tarstream = self._file = None
@@ -213,6 +323,37 @@ class ShardWriter:
             file.discard()
         elif file is not None:
             getattr(file, "abort", file.close)()
+
+
+class _Sent:
+    """Counts the bytes of one shard that were sent, for the function that wants to know."""
+
+    def __init__(self, name: str, progress: Callable[[str, int], Any]) -> None:
+        self._name, self._progress = name, progress
+        self._sent = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, count: int) -> None:
+        with self._lock:
+            self._sent += count
+            self._progress(self._name, self._sent)
+
+
+def _open_target(name: str, overwrite: bool) -> Any:
+    from .gopen import gopen, is_native
+
+    path = _local_path(name)
+    if path is not None:
+        return AtomicFile(path, overwrite)
+    return gopen(name, "wb", overwrite=overwrite) if is_native(name) else gopen(name, "wb")
+
+
+def _record_of(first: str) -> str | None:
+    """Where to store how far a conversion has come, None where that cannot be done."""
+    from .gopen import rewrite_url, is_native
+
+    record = rewrite_url(first) + ".progress"
+    return record if _local_path(first) is not None or (is_native(first) and "?" not in first) else None
 
 
 def _local_path(name: str) -> str | None:

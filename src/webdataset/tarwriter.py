@@ -22,6 +22,7 @@ from .errors import EncodingError, printable, public_url
 from .samples import is_metadata_member
 from .storage.atomic import AtomicFile
 from .storage.local import local_path
+from .storage.upload import Upload
 from .tar.format import (
     END_OF_ARCHIVE,
     NAME_SIZE,
@@ -111,6 +112,7 @@ class TarWriter:
         align: int = BLOCK,
     ) -> None:
         self._closed = True
+        self._owner = os.getpid()
         self.encoder = make_encoder(encoder)
         self.keep_meta = keep_meta
         self.user = user
@@ -208,8 +210,8 @@ class TarWriter:
             self.abandon()
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            lost = isinstance(self.own_fileobj, AtomicFile) and self.tarstream.position > 0
+        if not getattr(self, "_closed", True) and self._owner == os.getpid():
+            lost = isinstance(self.own_fileobj, (AtomicFile, Upload)) and self.tarstream.position > 0
             warnings.warn(
                 f"{public_url(self.tarstream.url or repr(self))}: the writer was not closed: there is no archive; use "
                 "`with`, or call close()",

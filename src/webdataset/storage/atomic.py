@@ -11,7 +11,7 @@ from ..errors import OpenError
 
 
 class AtomicFile:
-    """A binary file in the making, with the methods `write` and `writev`.
+    """A binary file in the making, with the methods `write` and `writev`; a copy in a forked process does nothing.
 
     Attributes:
         path: its name once it is complete.
@@ -28,6 +28,7 @@ class AtomicFile:
         if not overwrite:
             refuse_existing(self.path)
         self._fd: int | None = None
+        self._owner = os.getpid()
         try:
             self._fd = _open_alone(self.name)
         except (OSError, ValueError) as exn:
@@ -51,6 +52,7 @@ class AtomicFile:
     def commit(self) -> None:
         """Close the file and give it its name."""
         try:
+            self._open_fd()
             if not self.overwrite:
                 refuse_existing(self.path)
             if os.name == "nt":  # there, a file that is open cannot be renamed, nor can another writer have it
@@ -70,7 +72,8 @@ class AtomicFile:
         if os.name == "nt":
             self._close()
         try:
-            os.unlink(self.name)
+            if self._owner == os.getpid():
+                os.unlink(self.name)
         except FileNotFoundError:
             pass
         finally:
@@ -82,6 +85,8 @@ class AtomicFile:
     def _open_fd(self) -> int:
         if self._fd is None:
             raise ValueError(f"{self.name} is closed")
+        if self._owner != os.getpid():
+            raise OpenError("the file was begun before this process was forked; open it here", url=self.path)
         return self._fd
 
     def _close(self) -> None:

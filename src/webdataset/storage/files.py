@@ -32,7 +32,7 @@ def stat(url: str, options: StorageOptions) -> Stat:
 
 def open_write(url: str, options: StorageOptions) -> AtomicFile:
     """A file that gets its name when it is closed."""
-    return AtomicFile(_path(url))
+    return AtomicFile(_path(url), options.overwrite)
 
 
 def entries(url: str, options: StorageOptions) -> Iterator[Entry]:

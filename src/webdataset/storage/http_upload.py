@@ -8,14 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .options import StorageOptions
-from .target import Target
-from .upload import Steps, Upload
-
-
-def open_write(target: Target, options: StorageOptions) -> Upload:
-    """A stream that becomes the object at a url, when it is closed without error."""
-    return Upload(HttpSteps(target, options))
+from .upload import Steps
 
 
 class HttpSteps(Steps):
@@ -24,6 +17,6 @@ class HttpSteps(Steps):
     def put(self, body: Any) -> None:
         """Send the object."""
         condition = {} if self.options.overwrite else {"If-None-Match": "*"}
-        answer = self.ask("PUT", headers=condition, body=body, accept=(*range(200, 300), 412))
+        answer = self.ask("PUT", headers=condition, body=body, accept=(*range(200, 300), 412), counts=True)
         if answer.status == 412:
-            raise self.refuse_existing()
+            raise self.exists()

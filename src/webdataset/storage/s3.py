@@ -16,7 +16,9 @@ from . import aws, sigv4
 from .exchange import request
 from .options import StorageOptions
 from .pages import all_pages, listing_of, xml_of
+from .s3_upload import S3Steps
 from .target import Entry, Headers, Target
+from .upload import Upload
 
 _URL = re.compile(r"s3://(?P<bucket>[A-Za-z0-9][A-Za-z0-9._-]{1,254})(?:/(?P<key>.*))?", re.IGNORECASE | re.DOTALL)
 _REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+")
@@ -57,6 +59,11 @@ def target_of(url: str, options: StorageOptions) -> Target:
     if not key:
         raise OpenError("this is a bucket; write s3://BUCKET/KEY", url=url)
     return Bucket(url, bucket, options).target(quote(key, safe="/~"))
+
+
+def open_write(url: str, options: StorageOptions) -> Upload:
+    """A stream that becomes the object, in parts if it is large."""
+    return Upload(S3Steps(target_of(url, options), options))
 
 
 def entries(url: str, options: StorageOptions) -> Iterator[Entry]:

@@ -48,11 +48,13 @@ class Steps:
 
     Attributes:
         target: the object; its `sign` is asked for every request.
-        options: `overwrite=False` means that an object that is there stays.
+        options: `overwrite=False` means that an object that is there stays; that was asked at the beginning, and has
+            to hold at the end.
         part_size: bytes of a part; 0: the place takes objects in one piece only.
         parallel: parts that may be sent at a time.
         stopped: when it is set, nothing is sent or tried again.
-        progress: called with the number of bytes, each time that more of them were sent.
+        progress: called with the number of bytes of the object that were sent, each time that more of them were; with
+            a negative number for those that will be sent again.
     """
 
     part_size = 0
@@ -97,12 +99,14 @@ class Steps:
         body: Any = b"",
         accept: Collection[int] = (200,),
         target: Target | None = None,
+        counts: bool = False,
     ) -> Answer:
         """One request of this upload, tried again as a whole as long as there is hope.
 
         Args:
             query: what stands behind the question mark.
             body: a buffer, or a file.
+            counts: it is a part of the object, whose progress is told.
         """
         target = target or self.target
         if query:
@@ -110,25 +114,44 @@ class Steps:
         size = _size_of(body)
         sent = {**(headers or {}), "Content-Length": str(size)}
         options = dataclasses.replace(self.options, deadline=self.options.deadline + size / SLOWEST)
-        return request(target, method, options, sent, lambda: self._pieces(body, size), accept, self.stopped)
+        told = self.progress if counts else None
+        sent_before = 0
 
-    def refuse_existing(self) -> OpenError:
+        def content() -> Iterator[Any]:
+            nonlocal sent_before
+            if told is not None and sent_before:
+                told(-sent_before)
+                sent_before = 0
+            for piece in _pieces(body, size):
+                if self.stopped.is_set():
+                    raise AbandonedError
+                yield piece
+                if told is not None:
+                    told(len(piece))
+                    sent_before += len(piece)
+
+        return request(target, method, options, sent, content, accept, self.stopped)
+
+    def refuse_existing(self) -> None:
+        """Raise an error if the object is there, and the server says so.
+
+        Raises:
+            OpenError: it is there, or the server cannot be asked.
+        """
+        if self.ask("HEAD", accept=(200, 403, 404, 405, 410, 501)).status == 200:
+            raise self.exists()
+
+    def exists(self) -> OpenError:
         """The error for an object that is there already."""
         return OpenError("it exists; remove it, choose another name, or pass overwrite=True", url=self.target.url)
 
-    def _pieces(self, body: Any, size: int) -> Iterator[Any]:
-        if isinstance(body, (bytes, bytearray, memoryview)):
-            view = memoryview(body)
-            pieces: Iterator[Any] = (view[start : start + PIECE] for start in range(0, size, PIECE))
-        else:
-            body.seek(0)
-            pieces = iter(lambda: body.read(PIECE), b"")
-        for piece in pieces:
-            if self.stopped.is_set():
-                raise AbandonedError
-            yield piece
-            if self.progress is not None:
-                self.progress(len(piece))
+
+def _pieces(body: Any, size: int) -> Iterator[Any]:
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        view = memoryview(body)
+        return (view[start : start + PIECE] for start in range(0, size, PIECE))
+    body.seek(0)
+    return iter(lambda: body.read(PIECE), b"")
 
 
 def _size_of(body: Any) -> int:
@@ -147,6 +170,8 @@ class Upload(OwnedStream):
 
     def __init__(self, steps: Steps) -> None:
         super().__init__()
+        if not steps.options.overwrite:
+            steps.refuse_existing()
         self.url = self.name = steps.target.url
         self._steps = steps
         self._buffer = bytearray()
@@ -162,8 +187,8 @@ class Upload(OwnedStream):
 
     @property
     def progress(self) -> Callable[[int], Any] | None:
-        """Called with the number of bytes, in the thread that sends them, each time that more were sent; those that
-        must be sent again are counted again."""
+        """Called with the number of bytes, in the thread that sends them, each time that more were sent; with a
+        negative number for those that will be sent again."""
         return self._steps.progress
 
     @progress.setter

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from .http_upload import HttpSteps
 from .options import StorageOptions
 from .target import Target
+from .upload import Upload
 
 
 def target_of(url: str, options: StorageOptions) -> Target:
@@ -13,8 +13,6 @@ def target_of(url: str, options: StorageOptions) -> Target:
     return Target(url, url)
 
 
-def open_write(url: str, options: StorageOptions) -> Any:
+def open_write(url: str, options: StorageOptions) -> Upload:
     """A stream that becomes the object by PUT."""
-    from . import http_upload
-
-    return http_upload.open_write(Target(url, url), options)
+    return Upload(HttpSteps(target_of(url, options), options))
