@@ -48,6 +48,17 @@ def test_a_slow_object_comes_over_several_connections_in_order(size):
     assert fetchers() == 0
 
 
+def test_the_next_object_of_a_slow_server_is_spread_at_once():
+    """A server that was slow is taken for slow: one large read of the next object is right, and comes in ranges."""
+    with serve({"/a": slow(), "/b": slow()}) as server:
+        with open_read(server.url("/a")) as stream:
+            assert stream.read() == BIG
+        before = len(server.requests)
+        with open_read(server.url("/b")) as stream:
+            assert stream.read(len(BIG)) == BIG
+        assert len(server.requests) > before + 1
+
+
 def test_a_fast_object_comes_over_one_connection():
     """Where the reader is the slower one, a single request is sent."""
     got = []

@@ -10,8 +10,8 @@ from ..errors import OpenError
 PIECE = 1 << 18
 """Bytes read at once where the caller does not say how many; larger pieces fall out of the processor's cache."""
 
-SOME = 1 << 16
-"""Most bytes of one `read1`: memory for more would be taken from the system and given back each time."""
+SOME = 1 << 18
+"""Most bytes of one `read1`."""
 
 
 class ByteStream(io.BufferedIOBase):

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from ..errors import OpenError
 from .bytestream import PIECE, ByteStream
@@ -21,14 +22,20 @@ from .http import HttpReader
 from .options import StorageOptions
 from .target import Target
 
-LOOK_BYTES, LOOK_SECONDS = 1 << 20, 0.25
-"""A connection is judged after so many bytes, or so many seconds, whichever comes first; and again and again."""
+LOOK = 0.1
+"""Seconds after which a connection is judged, again and again."""
 
 WAITING = 0.5
 """Share of the time that the reader must have waited for the connection before a second one can help."""
 
 FAST = 300e6
 """Bytes a second at which one connection is enough."""
+
+REMEMBERED = 60.0
+"""Seconds for which a server that was slow once is taken for slow: the next objects are spread from their beginning."""
+
+_slow: dict[str, tuple[float, float]] = {}
+"""Server -> bytes a second of one connection, and when that was measured."""
 
 SMALLEST, LARGEST, SECONDS = 256 << 10, 8 << 20, 0.25
 """Bytes of a piece; between them, what one connection brings in so many seconds."""
@@ -61,6 +68,7 @@ class ParallelReader(ByteStream):
         self.headers: Mapping[str, str] = self._first.headers
         self.length, self.etag = self._first.length, self._first.etag
         self.got = 0
+        self._server = "://".join(urlsplit(target.address)[:2])
         self._process = os.getpid()
         self._fetcher: Fetcher | None = None
         self._fetched_from = 0
@@ -105,6 +113,10 @@ class ParallelReader(ByteStream):
         return self._read_fetched(size)
 
     def _read_first(self, first: HttpReader, size: int, some: bool) -> bytes:
+        if self._may_spread and not self.got and self._fetcher is None:
+            rate, when = _slow.get(self._server, (0.0, -REMEMBERED))
+            if time.perf_counter() - when < REMEMBERED:
+                self._spread(rate)
         if self._fetcher is not None:
             size = min(size, self._fetched_from - self.got)
             if not size:
@@ -115,10 +127,10 @@ class ParallelReader(ByteStream):
             data = first._read(size, some)
         else:
             before = time.perf_counter()
-            data = first._read(min(size, PIECE), some)
+            data = first._read(size, some)
             now = time.perf_counter()
             self._waited += now - before
-            if self.got - self._judged_at >= LOOK_BYTES or now - self._judged_when >= LOOK_SECONDS:
+            if now - self._judged_when >= LOOK:
                 self._judge(now, self.got + len(data))
         self.got += len(data)
         return data
@@ -134,9 +146,15 @@ class ParallelReader(ByteStream):
         rate = (got - self._judged_at) / elapsed
         slow = self._waited > WAITING * elapsed and rate < FAST
         self._judged_at, self._judged_when, self._waited = got, now, 0.0
+        if slow:
+            _slow[self._server] = rate, now
+            self._spread(rate, got)
+
+    def _spread(self, rate: float, got: int = 0) -> None:
+        """Have the bytes behind the next piece fetched by others; nothing happens when few are left."""
         assert self.length is not None
         rest = self.length - got
-        if slow and rest > 2 * SMALLEST:
+        if rest > 2 * SMALLEST:
             piece = int(min(max(rate * SECONDS, SMALLEST), LARGEST, rest // 2, max(self._options.ahead // 4, 1)))
             self._fetched_from = got + piece
             self._fetcher = Fetcher(self._target, self._options, self._fetched_from, self.length, piece, self.etag)
@@ -146,9 +164,12 @@ class ParallelReader(ByteStream):
         if not size:
             return b""
         if not self._block:
-            self._block = memoryview(self._fetcher.next_block())
-        data = bytes(self._block[:size])
-        self._block = self._block[size:]
+            whole = self._fetcher.next_block()
+            if len(whole) <= size:
+                self.got += len(whole)
+                return whole  # the usual case: nothing is copied
+            self._block = memoryview(whole)
+        data, self._block = bytes(self._block[:size]), self._block[size:]
         self.got += len(data)
         return data
 
@@ -180,7 +201,7 @@ class Fetcher:
         self._stopped = threading.Event()
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
-        for _ in range(min(2, options.connections, self._window)):
+        for _ in range(min(4, options.connections, self._window)):
             self._add_thread()
 
     def next_block(self) -> bytes:

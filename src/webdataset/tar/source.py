@@ -16,9 +16,11 @@ import io
 import os
 import re
 import stat
+import time
 from typing import Any
 
 from ..errors import CompressionError, DataError, StreamError, TruncatedError
+from ..storage.bytestream import ByteStream
 from .compression import MAGIC_BYTES, compression_of, open_decompressed
 from .header import BLOCK, is_header
 
@@ -27,6 +29,9 @@ _ZEROS = re.compile(rb"\0*")
 SMALLEST_READ = 1 << 13
 FIRST_LOCAL_READ = 1 << 18
 LARGEST_READ = 1 << 20
+LARGEST_STREAM_READ = 1 << 19
+QUICK = 50e6
+"""Bytes a second from which on a stream may be waited for: few large reads are faster than many small ones."""
 BULK_READ = 1 << 22
 SPARE_BUFFERS = 4
 _spare_buffers: list[bytearray] = []
@@ -51,6 +56,8 @@ class Source:
         self.start = 0
         self.step = SMALLEST_READ
         self.compression: str | None = None
+        self._quick = False
+        self._largest_step = LARGEST_READ
         self._decompressed: Any = None
         self._bulk: bytearray | None = None
         self._bulk_start = self._bulk_end = 0
@@ -66,6 +73,9 @@ class Source:
         stream = self._file or stream
         # read1 gives what is there; read of a buffered stream would wait for all that was asked for
         self._read = stream.read if self._file is not None else getattr(stream, "read1", stream.read)
+        self._read_whole = self._read
+        if isinstance(stream, ByteStream):
+            self._read_whole, self._largest_step = stream.read, LARGEST_STREAM_READ
 
     def _open_compressed(self, stream: Any) -> None:
         self.fill(BLOCK)
@@ -78,7 +88,7 @@ class Source:
         else:
             self._decompressed = open_decompressed(_Joined(self.window, self._read), kind)
         self._file = None
-        self._read = self._decompressed.read1
+        self._read = self._read_whole = self._decompressed.read1
         self.compression = kind
         self.window, self.pos = b"", 0
 
@@ -113,10 +123,12 @@ class Source:
             if self.step < LARGEST_READ:
                 self.step *= 2
         while self.available < need:
-            data = self.read_some(max(need - self.available, self.step))
+            before = time.perf_counter()
+            data = self.read_some(max(need - self.available, self.step), whole=self._quick)
             if not data:
                 return False
-            if self.step < LARGEST_READ:
+            self._quick = len(data) > QUICK * (time.perf_counter() - before)
+            if self.step < self._largest_step:
                 self.step *= 2
             self.start += self.pos
             self.window = self.window[self.pos :] + data if self.available else data
@@ -174,9 +186,10 @@ class Source:
             missing = size - self.available
         self.start += self.pos + size
         self.window, self.pos = b"", 0
-        self.step = SMALLEST_READ
+        if not self._quick or size > LARGEST_READ:
+            self.step = SMALLEST_READ
         while missing:
-            data = self.read_some(missing if self._file is not None else min(missing, LARGEST_PIECE))
+            data = self.read_some(missing if self._file is not None else min(missing, LARGEST_PIECE), whole=True)
             if not data:
                 raise TruncatedError(f"{size} bytes should follow, {missing} of them are missing")
             pieces.append(data)
@@ -212,10 +225,13 @@ class Source:
                 left = max(self._size - self._origin - self.offset, 0)
                 raise TruncatedError(f"{size} bytes should follow, the file has only {left} left")
 
-    def read_some(self, size: int) -> bytes:
-        """At most `size` bytes straight from the stream, b"" at its end; faults become our errors."""
+    def read_some(self, size: int, whole: bool = False) -> bytes:
+        """At most `size` bytes straight from the stream, b"" at its end; faults become our errors.
+
+        With `whole`, a stream that keeps its bytes through an error may wait for all of them.
+        """
         try:
-            data = self._read(size)
+            data = self._read_whole(size) if whole else self._read(size)
         except DataError as exn:
             raise exn.locate(offset=self.start + len(self.window))
         except EOFError as exn:
