@@ -350,7 +350,7 @@ def _open_target(name: str, overwrite: bool) -> Any:
 
 def _record_of(first: str) -> str | None:
     """Where to store how far a conversion has come, None where that cannot be done."""
-    from .gopen import rewrite_url, is_native
+    from .gopen import is_native, rewrite_url
 
     record = rewrite_url(first) + ".progress"
     return record if _local_path(first) is not None or (is_native(first) and "?" not in first) else None

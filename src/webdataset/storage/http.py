@@ -9,7 +9,6 @@ length is checked. A forked process goes on over a connection of its own.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import re
 import threading
@@ -318,5 +317,7 @@ def _size_of(response: urllib3.BaseHTTPResponse) -> int | None:
 
 def _arrived(exn: Exception) -> bytes:
     """The bytes of a chunked body that http.client had read before the body broke off, and took with its error."""
+    import http.client
+
     partial = next((arg.partial for arg in exn.args if isinstance(arg, http.client.IncompleteRead)), b"")
     return partial if isinstance(partial, bytes) else b""  # urllib3's own error has a number there

@@ -8,7 +8,6 @@ while True:
 
 from __future__ import annotations
 
-import email.utils
 import logging
 import random
 import threading
@@ -35,6 +34,8 @@ def seconds_of(retry_after: str | None, now: float | None = None) -> float | Non
         return None
     if retry_after.strip().isdigit():
         return float(retry_after)
+    import email.utils
+
     try:
         moment = email.utils.parsedate_to_datetime(retry_after).timestamp()
     except ValueError:

@@ -3,8 +3,6 @@ that repeats the url, since it may carry credentials."""
 
 from __future__ import annotations
 
-import http.client
-import ssl
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -85,6 +83,8 @@ def connection_error(url: str, exn: Exception, timeouts: tuple[float, float]) ->
 
 def hopeless(exn: Exception) -> bool:
     """Whether the same request cannot fare better: a wrong url, a certificate that is not accepted, circles."""
+    import ssl
+
     from urllib3 import exceptions
 
     reason = exn.reason if isinstance(exn, exceptions.MaxRetryError) and exn.reason is not None else exn
@@ -95,6 +95,8 @@ def hopeless(exn: Exception) -> bool:
 
 
 def _certificate_fact(exn: BaseException) -> str:
+    import ssl
+
     cause = exn.args[0] if exn.args else exn
     if isinstance(cause, ssl.SSLCertVerificationError):
         trust = "to trust it, let SSL_CERT_FILE name a file with its certificate"
@@ -104,6 +106,8 @@ def _certificate_fact(exn: BaseException) -> str:
 
 def _root(exn: BaseException) -> str:
     """The fact at the bottom of a chain of exceptions, without the urls that its upper ones repeat."""
+    import http.client
+
     while True:
         inner = exn.__cause__ or next((arg for arg in reversed(exn.args) if isinstance(arg, BaseException)), None)
         if inner is None:
