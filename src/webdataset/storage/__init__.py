@@ -12,7 +12,8 @@
     gcs          Google Cloud Storage
     huggingface  hf:// as https
     files        local files and file: urls, over local; atomic: files that appear complete or not at all
-    upload       bytes to an object, in parts, whole or not at all; http_upload, s3_upload: how a place takes them
+    upload       bytes to an object, in parts, whole or not at all; http_upload, s3_upload,
+                 gcs_upload, azure_upload: how a place takes them
     owned        streams that end well or are given up, by the process that began them
     standard     the process's own input and output
     pipe         a command's output or input, its exit status checked, over process

@@ -9,11 +9,8 @@ may say that the object is there: what counts then is whether it is ours, which 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import re
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -23,7 +20,7 @@ from .exchange import Answer
 from .options import StorageOptions
 from .retry import Patience
 from .target import Target
-from .upload import PART, Steps
+from .upload import PART, Steps, md5, md5_header
 
 PARALLEL = 8
 _PASSING = ("InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout")
@@ -42,9 +39,8 @@ class S3Steps(Steps):
 
     def put(self, body: Any) -> None:
         """Send the object."""
-        digest = _md5(body)
-        headers = {"Content-MD5": _coded(digest)}
-        self._made_by(lambda: self._unless_there("PUT", "", headers, body), digest.hex())
+        headers = md5_header(body)
+        self.made_by(lambda: self._unless_there("PUT", "", headers, body), lambda: self._etag() == md5(body).hex())
 
     def begin(self) -> None:
         """Have an upload with an id."""
@@ -55,9 +51,9 @@ class S3Steps(Steps):
 
     def part(self, number: int, offset: int, data: Any, last: bool) -> tuple[str, bytes]:
         """Send a part; its ETag and its MD5."""
-        digest = _md5(data)
         query = f"partNumber={number + 1}&{self._id()}"
-        answer = self.ask("PUT", query, {"Content-MD5": _coded(digest)}, data, counts=True)
+        answer = self.ask("PUT", query, md5_header(data), data, counts=True)
+        digest = md5(data)
         return answer.headers.get("ETag", f'"{digest.hex()}"'), digest
 
     def complete(self, parts: list[tuple[str, bytes]]) -> None:
@@ -67,8 +63,8 @@ class S3Steps(Steps):
             for number, (etag, _) in enumerate(parts, 1)
         )
         body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
-        whole = f"{hashlib.md5(b''.join(md5 for _, md5 in parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
-        self._made_by(lambda: self._put_together(body), whole)
+        etag = f"{md5(b''.join(digest for _, digest in parts)).hex()}-{len(parts)}"
+        self.made_by(lambda: self._put_together(body), lambda: self._etag() == etag)
 
     def _put_together(self, body: bytes) -> None:
         patience = Patience(self.options, self.stopped)
@@ -107,27 +103,9 @@ class S3Steps(Steps):
             return self.ask(method, query, headers, body, counts=counts)
         return answer
 
-    def _made_by(self, attempt: Callable[[], Any], etag: str) -> None:
-        """Make the object; that there is one with this ETag after a failure means that only the answer was lost."""
-        try:
-            attempt()
-        except OpenError as fault:
-            if self.stopped.is_set():
-                raise
-            try:
-                found = http.stat(self.target, self.options).etag
-            except OpenError:
-                found = None
-            if (found or "").strip('"') != etag:
-                raise fault from fault.__cause__
-
-
-def _md5(body: Any) -> bytes:
-    return hashlib.md5(body, usedforsecurity=False).digest()
-
-
-def _coded(digest: bytes) -> str:
-    return base64.b64encode(digest).decode()
+    def _etag(self) -> str:
+        """The ETag of the object that is there."""
+        return (http.stat(self.target, self.options).etag or "").strip('"')
 
 
 def _text_of(answer: Answer, name: str) -> str:

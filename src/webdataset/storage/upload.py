@@ -9,7 +9,9 @@ the end of the program, is taken back at the server.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
 import logging
 import os
 import threading
@@ -114,23 +116,51 @@ class Steps:
         size = _size_of(body)
         sent = {**(headers or {}), "Content-Length": str(size)}
         options = dataclasses.replace(self.options, deadline=self.options.deadline + size / SLOWEST)
-        told = self.progress if counts else None
         sent_before = 0
 
         def content() -> Iterator[Any]:
             nonlocal sent_before
-            if told is not None and sent_before:
-                told(-sent_before)
-                sent_before = 0
-            for piece in _pieces(body, size):
-                if self.stopped.is_set():
-                    raise AbandonedError
+            if sent_before and self.progress is not None:
+                self.progress(-sent_before)
+            sent_before = 0
+            for piece in self.pieces(body, counts):
                 yield piece
-                if told is not None:
-                    told(len(piece))
-                    sent_before += len(piece)
+                sent_before += len(piece) if counts else 0
 
         return request(target, method, options, sent, content, accept, self.stopped)
+
+    def pieces(self, body: Any, counts: bool = True) -> Iterator[Any]:
+        """The bytes of a body, from its beginning, as long as the upload is not given up.
+
+        Args:
+            counts: their progress is told.
+        """
+        if isinstance(body, (bytes, bytearray, memoryview)):
+            view = memoryview(body)
+            pieces: Iterator[Any] = (view[start : start + PIECE] for start in range(0, view.nbytes, PIECE))
+        else:
+            body.seek(0)
+            pieces = iter(lambda: body.read(PIECE), b"")
+        for piece in pieces:
+            if self.stopped.is_set():
+                raise AbandonedError
+            yield piece
+            if counts and self.progress is not None:
+                self.progress(len(piece))
+
+    def made_by(self, attempt: Callable[[], Any], is_ours: Callable[[], bool]) -> None:
+        """Make the object; if that fails and the object is there and ours, only the answer was lost."""
+        try:
+            attempt()
+        except OpenError as fault:
+            if self.stopped.is_set():
+                raise
+            try:
+                ours = is_ours()
+            except OpenError:
+                ours = False
+            if not ours:
+                raise fault from fault.__cause__
 
     def refuse_existing(self) -> None:
         """Raise an error if the object is there, and the server says so.
@@ -146,12 +176,14 @@ class Steps:
         return OpenError("it exists; remove it, choose another name, or pass overwrite=True", url=self.target.url)
 
 
-def _pieces(body: Any, size: int) -> Iterator[Any]:
-    if isinstance(body, (bytes, bytearray, memoryview)):
-        view = memoryview(body)
-        return (view[start : start + PIECE] for start in range(0, size, PIECE))
-    body.seek(0)
-    return iter(lambda: body.read(PIECE), b"")
+def md5(body: Any) -> bytes:
+    """The MD5 of a buffer, with which a place checks what has come."""
+    return hashlib.md5(body, usedforsecurity=False).digest()
+
+
+def md5_header(body: Any) -> dict[str, str]:
+    """The header Content-MD5 of a buffer."""
+    return {"Content-MD5": base64.b64encode(md5(body)).decode()}
 
 
 def _size_of(body: Any) -> int:
