@@ -18,8 +18,8 @@ SECTIONS = [
     "_version errors _types handlers _optional _closing _barren _torchdata _stage _arguments _crossing _logfile places "
     "policy workers security",
     "order pytorch",
-    "braces shardfolders shardspecs shardlists",
     "storage gopen",
+    "braces shardgaps shardglobs shardlistfiles shardfolders shardspecs shardpatterns shardlists",
     "tar",
     "samples grouping runs archivemembers tariterators openahead openers filetypes cachelocks cachepartial "
     "cachedownload cachefollow cachecleanup cachenames cache",

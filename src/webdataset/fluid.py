@@ -24,9 +24,11 @@ from .errors import public_url
 from .handlers import reraise_exception
 from .pipeline import DataPipeline
 from .samples import KEY_RULES, KeyRule
-from .shardfolders import DirectoryShardList, has_scheme, shards_in_folder
+from .shardfolders import DirectoryShardList
+from .shardglobs import is_folder, shards_in_folder
 from .shardlists import ResampledShards, SimpleShardList, shardspec, split_by_node, split_by_worker
 from .storage.options import StorageOptions
+from .storage.options import storage_options as options_of
 from .tariterators import group_by_keys, tar_file_expander
 from .workers import resolve_seed
 
@@ -272,7 +274,7 @@ class WebDataset(DataPipeline, FluidInterface):
         check_arguments(locals())
         super().__init__()
         self.seed = resolve_seed(seed)
-        self.append(_shard_list(urls, mode, resampled or mode == "resampled", self.seed))
+        self.append(_shard_list(urls, mode, resampled or mode == "resampled", self.seed, storage_options))
         if mode not in FOLDER_MODES:  # a folder that others fill gives each shard to one process only, in its own order
             self.append(nodesplitter)
             self.append(workersplitter)
@@ -306,10 +308,10 @@ class WebDataset(DataPipeline, FluidInterface):
         self.close()
 
 
-def _shard_list(urls: Any, mode: str | None, resampled: bool, seed: int) -> Any:
+def _shard_list(urls: Any, mode: str | None, resampled: bool, seed: int, options: Any) -> Any:
     path = os.fspath(urls) if isinstance(urls, (str, os.PathLike)) else ""
     if isinstance(urls, dict) or path.endswith((".yaml", ".yml", ".json")):
-        shards = shardspec(urls)
+        shards = shardspec(urls, storage_options=options)
         if not resampled:
             return shards
         if isinstance(shards, SimpleShardList):
@@ -323,9 +325,11 @@ def _shard_list(urls: Any, mode: str | None, resampled: bool, seed: int) -> Any:
             )
     elif mode in FOLDER_MODES:
         return DirectoryShardList(path, mode=mode)
-    elif path and not has_scheme(path) and os.path.isdir(path):
-        urls = shards_in_folder(path)
-    return ResampledShards(urls, seed=seed, deterministic=True) if resampled else SimpleShardList(urls)
+    elif path and is_folder(path):
+        urls = shards_in_folder(path, None if options is None else options_of(options))
+    if resampled:
+        return ResampledShards(urls, seed=seed, deterministic=True, storage_options=options)
+    return SimpleShardList(urls, storage_options=options)
 
 
 def _describe(urls: Any) -> str:

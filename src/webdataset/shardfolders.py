@@ -1,8 +1,4 @@
-"""Local folders: patterns with `*` -> the files there are; a folder that others fill -> its shards, as they come.
-
-Of the special characters of a shell only `*` is special in a pattern (`**`: folders at any depth);
-`?` and `[` occur in names. Remote patterns are left alone.
-"""
+"""A local folder that other programs fill -> its shards, as they come."""
 
 from __future__ import annotations
 
@@ -18,51 +14,10 @@ from typing import Any
 from ._arguments import a, check_number, check_path, check_text, checked
 from ._torchdata import TorchIterable
 from .braces import braceexpand
-from .errors import EmptyDatasetError, NotFoundError, ShardListError, public_url
+from .errors import NotFoundError, ShardListError, public_url
 from .order.seeds import epoch_random
+from .storage.urls import scheme_of
 from .workers import reader_info, resolve_seed
-
-
-def has_scheme(url: str) -> bool:
-    """Whether this is a url, not a path; one letter and a colon are a drive."""
-    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", url) is not None
-
-
-def expand_stars(url: str) -> list[str]:
-    """The files that a local path with `*` matches, sorted; any other url alone.
-
-    Files that are still being written (`.partial`) do not count. A file whose name looks like
-    a url gets "./" before it.
-
-    Raises:
-        EmptyDatasetError: nothing matches (a ValueError).
-    """
-    if "*" not in url or has_scheme(url) or os.path.exists(url):
-        return [url]
-    found = glob.glob(re.sub(r"[?\[]", r"[\g<0>]", url), recursive=True)
-    files = sorted(_as_path(path) for path in found if url.endswith(".partial") or not path.endswith(".partial"))
-    if not files:
-        folder = os.path.dirname(url.partition("*")[0]) or "."
-        there = "holds no such file" if os.path.isdir(folder) else "does not exist"
-        raise EmptyDatasetError(f"{public_url(url)}: no file matches; the folder {folder!r} {there}")
-    return files
-
-
-def _as_path(name: str) -> str:
-    """The name of a file that nobody takes for a url: a file that is called `pipe:...` is data, and runs nothing."""
-    return os.path.join(".", name) if has_scheme(name) or name == "-" else name
-
-
-def shards_in_folder(folder: str) -> list[str]:
-    """The files of a folder that are named like archives, `.tar`, `.tgz`, `.tar.gz` and so on, sorted.
-
-    Raises:
-        EmptyDatasetError: there are none (a ValueError).
-    """
-    names = sorted(name for name in os.listdir(folder) if re.search(r"\.(tgz|tar(\.(gz|bz2|xz|zst|lz4))?)$", name))
-    if not names:
-        raise EmptyDatasetError(f"{public_url(folder)}: no file here is named .tar, .tgz, .tar.gz or the like")
-    return [os.path.join(folder, name) for name in names]
 
 
 class DirectoryShardList(TorchIterable):
@@ -110,7 +65,7 @@ class DirectoryShardList(TorchIterable):
             fate: ignored; kept for 0.2 callers.
         """
         folder = os.fspath(path)
-        if has_scheme(folder):
+        if scheme_of(folder):
             raise ShardListError(f"{public_url(folder)}: DirectoryShardList reads local folders only")
         if not os.path.isdir(folder):
             raise NotFoundError("no such folder", url=folder)

@@ -8,34 +8,31 @@ a shard again and again have an attribute `endless`, true.
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import random
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 from zlib import crc32
 
-from ._arguments import a, check_flag, check_function, check_items, check_number, check_text, checked
+from ._arguments import a, check_flag, check_function, check_items, check_number, checked
 from ._closing import close_source
 from ._stage import RestCurried
 from ._torchdata import TorchIterable
 from ._types import Shards
-from .braces import braceexpand
 from .errors import EmptyDatasetError, ShardListError, printable, public_url
 from .order.seeded import EpochAttribute, SeededStage, seeded_random
 from .order.seeds import epoch_random
 from .shardfolders import (
     DirectoryShardList,
     check_pid_is_running,
-    expand_stars,
     get_pid_from_filename,
     without_last_extension,
 )
+from .shardpatterns import Options, Urls, envlookup, envsubst, expand_source, expand_urls
 from .shardspecs import MSSource, MultiShardSample, expand, read_spec, urls_of_index
 from .workers import reader_info, resolve_seed
 
@@ -67,92 +64,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 Shard = dict[str, str]
-Urls = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
-
-ROUNDS = 10
-"""Variables in the values of variables are replaced at most this many times."""
-
-
-def expand_urls(urls: Urls) -> list[str]:
-    """The shards that a pattern names: pieces between `::`, variables `${NAME}`, braces, in this order.
-
-    `${NAME}` is the value of the environment variable WDS_NAME and may itself hold variables and
-    braces. In what comes out, a local path with `*` stands for the files that match, sorted. A path
-    object is a pattern of braces and `*` only. Anything else is taken as a list of shards, whose
-    items are not expanded.
-
-    Raises ShardListError (a ValueError) for unbalanced braces or a missing variable, EmptyDatasetError
-    (a ValueError) for a `*` that matches nothing, TypeError for items that are neither str nor path.
-    """
-    if isinstance(urls, str):
-        pieces = [_expanded(envsubst(piece)) for piece in urls.split("::")]
-        return pieces[0] if len(pieces) == 1 else [url for piece in pieces for url in piece]
-    if isinstance(urls, os.PathLike):
-        path = _as_url(urls, 0)
-        return _expanded(path.replace(os.sep, "/") if "{" in path else path)
-    given: Any = urls
-    if isinstance(given, (io.RawIOBase, io.BufferedIOBase)):
-        raise TypeError(f"cannot handle {type(urls)}, an open file: pass its name, or a list of names")
-    if isinstance(given, (bytes, bytearray)) or not isinstance(given, Iterable):
-        raise TypeError(f"cannot handle {type(urls)}: shards are a pattern (str), a path, or a list of them")
-    return [url if type(url) is str else _as_url(url, i) for i, url in enumerate(urls)]
-
-
-def _expanded(pattern: str) -> list[str]:
-    names = braceexpand(pattern)
-    return [path for name in names for path in expand_stars(name)] if "*" in pattern else names
-
-
-def _as_url(url: Any, position: int) -> str:
-    path = os.fspath(url) if isinstance(url, (str, os.PathLike)) else None
-    if not isinstance(path, str):
-        raise TypeError(f"a shard must be a str or a path, got {type(url).__name__} at position {position}")
-    return path
-
-
-def envlookup(m: re.Match[str]) -> str:
-    """The value of the environment variable WDS_NAME for a match whose first group is NAME.
-
-    Raises ShardListError (a ValueError) where it is not set.
-    """
-    name = "WDS_" + m[1]
-    if name not in os.environ:
-        raise ShardListError(
-            f"{public_url(m.string)}: {m[0]} stands for the environment variable {name}, which is not set"
-        )
-    return os.environ[name]
-
-
-def envsubst(s: str) -> str:
-    """The text with each `${NAME}` replaced by the environment variable WDS_NAME, again in what that holds."""
-    check_text("envsubst", "s", s)
-    text = s
-    for _ in range(ROUNDS):
-        text, before = re.sub(r"\$\{(\w+)\}", envlookup, text), text
-        if text == before:
-            return text
-    raise ShardListError(f"{public_url(s)}: variables still refer to variables after {ROUNDS} rounds")
-
-
-@overload
-def expand_source(source: str | os.PathLike[str], max_urls: int = int(1e9)) -> list[str]: ...
-@overload
-def expand_source(source: Iterable[T], max_urls: int = int(1e9)) -> list[T]: ...
-def expand_source(source: Any, max_urls: int = int(1e9)) -> list[Any]:
-    """The shards of a pattern; a list as it is, the same object; the first `max_urls` of any other iterable.
-
-    Raises ShardListError (a ValueError) for anything else.
-    """
-    if isinstance(source, (str, os.PathLike)):
-        return expand_urls(source)
-    if isinstance(source, list):
-        return source
-    check_number("expand_source", "max_urls", max_urls, "urls", whole=True, least=0)
-    if isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray)):
-        return list(islice(source, max_urls))
-    raise ShardListError(f"cannot handle {type(source)}: shards are a pattern (str), a path, or a list of them")
 
 
 class SimpleShardList(TorchIterable):
@@ -168,9 +80,19 @@ class SimpleShardList(TorchIterable):
     Raises EmptyDatasetError (a ValueError) where there are no shards.
     """
 
-    def __init__(self, urls: Urls, seed: int | str | None = None) -> None:
-        """`seed`: None leaves the order as it is; True or "random" draws a seed, and logs it."""
-        self.urls = expand_urls(urls)
+    def __init__(
+        self,
+        urls: Urls,
+        seed: int | str | None = None,
+        *,
+        allow_pipe: bool | None = None,
+        storage_options: Options = None,
+    ) -> None:
+        """`seed`: None leaves the order as it is; True or "random" draws a seed, and logs it.
+
+        `allow_pipe`, `storage_options`: as `expand_urls` takes them.
+        """
+        self.urls = expand_urls(urls, allow_pipe=allow_pipe, storage_options=storage_options)
         if not any(self.urls):
             raise EmptyDatasetError(f"no shards: {_shown(urls)} names none")
         self.seed = resolve_seed("random") if seed is True or seed == "random" else seed
@@ -233,6 +155,8 @@ class ResampledShards(EpochAttribute, TorchIterable):
         deterministic: bool = False,
         max_urls: int = int(1e6),
         empty_check: bool = True,
+        *,
+        storage_options: Options = None,
     ) -> None:
         """`deterministic`: the draws depend on seed, reader and epoch only; otherwise on process and time too.
 
@@ -241,7 +165,8 @@ class ResampledShards(EpochAttribute, TorchIterable):
         of each pass.
         """
         super().__init__()
-        self.urls = expand_urls(expand_source(urls, max_urls))
+        given = urls if isinstance(urls, (str, os.PathLike)) else expand_source(urls, max_urls)
+        self.urls = expand_urls(given, storage_options=storage_options)
         if empty_check and not any(self.urls):
             raise EmptyDatasetError(f"no shards found in ResampledShards: {_shown(urls)} names none")
         self.nshards = nshards
@@ -269,20 +194,23 @@ class ResampledShards(EpochAttribute, TorchIterable):
 ResampledShardList = ResampledShards
 
 
-def shardspec(spec: Shards, *, allow_pipe: bool | None = None) -> SimpleShardList | MultiShardSample:
+def shardspec(
+    spec: Shards, *, allow_pipe: bool | None = None, storage_options: Options = None
+) -> SimpleShardList | MultiShardSample:
     """The shards of a spec (a dict, or a path ending in `.yaml`, `.yml` or `.json`), or of a pattern or list.
 
     A JSON file with a `shardlist` is an index as wids writes it: its urls are relative to its `base`,
     or to its own folder. `allow_pipe`: whether `pipe:` urls in a file are allowed; None asks WDS_ALLOW_PIPE.
+    `storage_options`: how remote places are listed.
     """
     if isinstance(spec, dict):
-        return MultiShardSample(spec, allow_pipe=allow_pipe)
+        return MultiShardSample(spec, allow_pipe=allow_pipe, storage_options=storage_options)
     path = os.fspath(spec) if isinstance(spec, (str, os.PathLike)) else ""
     if not path.endswith((".yaml", ".yml", ".json")):
-        return SimpleShardList(spec)
+        return SimpleShardList(spec, allow_pipe=allow_pipe, storage_options=storage_options)
     if path.endswith(".json") and "shardlist" in (index := read_spec(path)):
         return SimpleShardList(urls_of_index(index, path, allow_pipe))
-    return MultiShardSample(path, allow_pipe=allow_pipe)
+    return MultiShardSample(path, allow_pipe=allow_pipe, storage_options=storage_options)
 
 
 def make_seed(*args: Any) -> int:

@@ -19,7 +19,7 @@ import logging
 import os
 import posixpath
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,10 @@ from .braces import braceexpand
 from .errors import EmptyDatasetError, NotFoundError, SecurityError, ShardListError, printable, public_url
 from .order.seeds import epoch_random
 from .security import refuse_if_secure
-from .shardfolders import expand_stars, has_scheme
+from .shardglobs import expand_stars
+from .storage.options import StorageOptions
+from .storage.options import storage_options as options_of
+from .storage.urls import scheme_of
 from .workers import resolve_seed
 
 logger = logging.getLogger(__name__)
@@ -75,9 +78,19 @@ class MultiShardSample(TorchIterable):
 
     random_stages = 1
 
-    def __init__(self, fname: Any, *, allow_pipe: bool | None = None) -> None:
-        """`fname`: path of a YAML or JSON file, or the dict itself. `allow_pipe`: None asks WDS_ALLOW_PIPE."""
+    def __init__(
+        self,
+        fname: Any,
+        *,
+        allow_pipe: bool | None = None,
+        storage_options: StorageOptions | Mapping[str, Any] | None = None,
+    ) -> None:
+        """`fname`: path of a YAML or JSON file, or the dict itself. `allow_pipe`: None asks WDS_ALLOW_PIPE.
+
+        `storage_options`: how remote places are listed.
+        """
         self.allow_pipe = allow_pipe
+        self.storage_options = None if storage_options is None else options_of(storage_options)
         self.sources: list[MSSource] = []
         self.rng: random.Random | None = None
         self._epoch = 0
@@ -98,7 +111,9 @@ class MultiShardSample(TorchIterable):
         self.sources = []
         for i, source in enumerate(datasets):
             place = f"{where}: datasets[{i}]"
-            self.sources.append(_parse_source(source, prefix, spec.get("buckets", ""), place, trusted))
+            self.sources.append(
+                _parse_source(source, prefix, spec.get("buckets", ""), place, trusted, self.storage_options)
+            )
             if not trusted:
                 refuse_pipes(self.sources[-1].urls, place, self.allow_pipe)
             logger.info("%s: %d shards, %d an epoch", self.sources[-1].name, *_counts(self.sources[-1]))
@@ -177,7 +192,7 @@ def urls_of_index(index: dict[str, Any], path: str, allow_pipe: bool | None = No
     if not isinstance(shards, list) or not all(isinstance(shard, dict) for shard in shards):
         raise ShardListError(f"{path}: shardlist must be a list of mappings with the key url")
     urls = [_text(shard.get("url"), f"{path}: shardlist[{i}]: url") for i, shard in enumerate(shards)]
-    urls = [url if has_scheme(url) else posixpath.join(base, url) for url in urls]
+    urls = [url if scheme_of(url) else posixpath.join(base, url) for url in urls]
     refuse_pipes(urls, path, allow_pipe)
     return urls
 
@@ -187,7 +202,9 @@ def expand(s: str) -> str:
     return os.path.expanduser(os.path.expandvars(s))
 
 
-def _parse_source(source: Any, prefix: str, buckets: Any, where: str, trusted: bool) -> MSSource:
+def _parse_source(
+    source: Any, prefix: str, buckets: Any, where: str, trusted: bool, options: StorageOptions | None
+) -> MSSource:
     _check_keys(source, SOURCE_KEYS, where)
     bucket = source.get("buckets", buckets)
     if isinstance(bucket, list):
@@ -199,8 +216,8 @@ def _parse_source(source: Any, prefix: str, buckets: Any, where: str, trusted: b
     patterns = patterns if isinstance(patterns, list) else [patterns]
     names = [name for p in patterns for name in braceexpand(expand(_text(p, f"{where}: shards")))]
     found = MSSource(name=str(source.get("name", "")))
-    found.urls = [url for name in names for url in expand_stars(prefix + posixpath.join(bucket, name))]
-    if not trusted and any("$" in pattern for pattern in patterns) and any(map(has_scheme, found.urls)):
+    found.urls = [url for name in names for url in expand_stars(prefix + posixpath.join(bucket, name), options)]
+    if not trusted and any("$" in pattern for pattern in patterns) and any(map(scheme_of, found.urls)):
         # A file could have the environment's secrets sent to a server of its choice.
         raise SecurityError(f"{where}: shards: variables in a file stand for parts of local paths only, not of urls")
     if not found.urls:

@@ -31,7 +31,8 @@ from .grouping import Grouper
 from .handlers import reraise_exception
 from .places import add_place
 from .samples import KeyRule, base_plus_ext, decode_name, is_metadata_member, valid_sample
-from .shardlists import Shard, SimpleShardList, Urls
+from .shardlists import Shard, SimpleShardList
+from .shardpatterns import Urls
 from .tar.reader import ArchiveReader
 from .tar.scan import Run
 from .workers import resolve_seed

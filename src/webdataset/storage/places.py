@@ -89,6 +89,15 @@ def entries(url: str, options: StorageOptions | None = None) -> Iterator[Entry]:
     return found
 
 
+def lists(url: str) -> bool:
+    """Whether there is a way to list what has such a url."""
+    try:
+        place = _place_of(url)
+    except ModuleNotFoundError:
+        return False
+    return hasattr(place, "entries") and (not hasattr(place, "knows") or place.knows(url))
+
+
 def _target_of(url: str, options: StorageOptions) -> Target | None:
     place = _place_of(url)
     return place.target_of(url, options) if hasattr(place, "target_of") else None
