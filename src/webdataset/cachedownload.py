@@ -54,7 +54,12 @@ WAIT = 0.02
 LONGEST_STOP = 1.0
 """Seconds that closing a reader may wait for its download to stop."""
 
-PIECE = 1 << 18
+PIECE = 1 << 20
+ALIGNED = 1 << 18
+SOON = 0.02
+"""What comes fast is written in pieces of PIECE bytes, up to multiples of ALIGNED: from small pieces the system makes a
+file that is slower to read ever after. What has waited for SOON seconds is written as it is."""
+
 UNKNOWN = 32 << 20
 """Bytes after which room is made again for an object that does not say its size."""
 
@@ -119,7 +124,8 @@ class Download:
         self.rest: tuple[bytes, Any] | None = None
         self._stopped = threading.Event()
         self._stream: Any = None
-        self._pending = b""
+        self._pending = bytearray()
+        self._appended = 0.0
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -174,7 +180,7 @@ class Download:
         self.error = exn
         full = getattr(exn, "errno", None) in DISK_FULL
         if full and self._stream is not None:
-            self.rest, self._stream = (self._pending, self._stream), None
+            self.rest, self._stream = (bytes(self._pending), self._stream), None
         self._give_up(end="gone" if full else "failed")
 
     def _give_up(self, end: str) -> None:
@@ -220,37 +226,37 @@ class Download:
         self._note(size=size, etag=etag, trusted=True)
         self.job.make_room()
         read = getattr(stream, "read1", stream.read)
-        start, early = b"", EARLY.get(self.job.validator) if self.job.validator else None
-        looked = early is None or partial.have > 0
-        made = partial.have
+        self._pending = bytearray()
+        roomy = partial.have
         while data := read(PIECE):
             self._check_stopped()
-            if not looked:
-                start += data
-                if len(start) < BLOCK:
-                    continue
-                looked, data = True, start
-                if not early(start[:BLOCK]):  # type: ignore[misc]
-                    raise _wrong_content(start, self.job)
-            self._append(data)
-            if size is None and partial.have - made > UNKNOWN:
-                made = partial.have
+            self._pending += data
+            if len(self._pending) >= PIECE:
+                self._append(keep=(partial.have + len(self._pending)) % ALIGNED)
+            elif len(self._pending) >= BLOCK and (partial.have < ALIGNED or time.monotonic() - self._appended > SOON):
+                self._append()
+            if size is None and partial.have - roomy > UNKNOWN:
+                roomy = partial.have
                 self.job.make_room()
         self._check_stopped()
-        if not looked:  # that was all; only a compressed archive can be so short
-            if not early(start):  # type: ignore[misc]
-                raise _wrong_content(start, self.job)
-            self._append(start)
+        self._append()
         if size is not None and partial.have != size:
             raise OpenError(f"{partial.have} bytes came where {size} were announced", url=self.job.url)
 
-    def _append(self, data: bytes) -> None:
-        self._pending = data
+    def _append(self, keep: int = 0) -> None:
+        """Write what is pending, but for so many bytes at its end; the very first ones are looked at before."""
+        early = EARLY.get(self.job.validator) if self.job.validator is not None else None
+        start = bytes(self._pending[:BLOCK])
+        if early is not None and not self.partial.have and not early(start):
+            raise _wrong_content(start, self.job)
         try:
-            while self._pending:
-                self._pending = self._pending[self.partial.write(memoryview(self._pending)) :]
+            while len(self._pending) > keep:
+                with memoryview(self._pending) as view:
+                    done = self.partial.write(view[: len(view) - keep])
+                del self._pending[:done]
         except OSError as exn:
             raise cannot_write(exn, self.partial.name) from exn
+        self._appended = time.monotonic()
 
     def _note(self, **changes: Any) -> None:
         try:
