@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ def keys(dataset):
 
 def load(dataset, workers, **options):
     """The keys that come out of a DataLoader."""
+    gc.collect()  # a loader that failed before would break an import of the fork that collects it (Python 3.11)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
