@@ -73,12 +73,14 @@ class Request:
 
     Attributes:
         sent: bytes of the body that were given to the connection so far.
+        done: whether the answer has ended, well or not.
     """
 
     method: str
     path: str
     headers: Message
     sent: int = 0
+    done: bool = False
 
 
 Content = bytes | Page | Callable[[Request], Page]
@@ -111,7 +113,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             super().handle()  # clients leave early; that is not the server's trouble
 
     def do_GET(self) -> None:
-        self.answer(self.find(), with_body=True)
+        page = self.find()
+        try:
+            self.answer(page, with_body=True)
+        finally:
+            self.request_seen.done = True
 
     def do_HEAD(self) -> None:
         self.answer(self.find(), with_body=False)

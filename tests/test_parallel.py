@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -172,3 +173,38 @@ def test_a_piece_that_never_comes_is_an_error():
             list(iter(lambda: stream.read(1 << 16), b""))
         with pytest.raises(OpenError):
             stream.read(1)
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_server_that_takes_few_connections(limit):
+    """A server that refuses further connections of one client is read over as many as it takes."""
+    lock = threading.Lock()
+    answered = []
+
+    def answer(request) -> Page:
+        with lock:
+            if sum(not other.done for other in answered) >= limit:
+                return Page(status=429)
+            answered.append(request)
+            return slow()
+
+    options = storage_options(attempts=7, backoff=0.02)
+    with serve(answer) as server, open_read(server.url("/a"), options) as stream:
+        assert stream.read() == BIG
+        assert len(answered) < len(server.requests)
+    assert fetchers() == 0
+
+
+def test_faults_everywhere():
+    """Pieces that are cut, reset, refused and stalled, in any order: the bytes are the object's."""
+    chance = random.Random(3)
+
+    def answer(request) -> Page:
+        cut = chance.randint(0, 400_000)
+        faults = [slow(), slow(cut=cut), slow(cut=cut, reset=True), slow(cut=cut, stall=60), Page(status=503)]
+        return chance.choice(faults)
+
+    options = storage_options(attempts=20, backoff=0.001, read_timeout=0.3)
+    with serve(answer) as server, open_read(server.url("/a"), options) as stream:
+        assert stream.read() == BIG
+        assert len(server.requests) > 4

@@ -4,7 +4,9 @@
 
 Rules: nothing is spread before a single connection has shown that the reader waits for it, so a fast server sees one
 request, and the first bytes come as soon as ever. Pieces name the version by its ETag; without one nothing is spread.
-Memory is bounded by `options.ahead`. A process forked in the middle, which has no threads, goes on over one connection.
+Memory is bounded by `options.ahead`. A piece that fails goes to another thread, and only what the last one cannot have
+is an error: a server may take fewer connections than are asked for. A process forked in the middle, which has no
+threads, goes on over one connection.
 """
 
 from __future__ import annotations
@@ -175,11 +177,12 @@ class ParallelReader(ByteStream):
 
 
 class _Piece:
-    """Bytes start (inclusive) to stop (exclusive), as far as they have come."""
+    """Bytes up to stop (exclusive); those from `at` on have not come yet."""
 
     def __init__(self, start: int, stop: int) -> None:
-        self.start, self.stop = start, stop
+        self.at, self.stop = start, stop
         self.blocks: deque[bytes] = deque()
+        self.taken = True
         self.complete = False
         self.error: Exception | None = None
 
@@ -201,6 +204,8 @@ class Fetcher:
         self._stopped = threading.Event()
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
+        self._most = min(options.connections, self._window)
+        self._working = 0
         for _ in range(min(4, options.connections, self._window)):
             self._add_thread()
 
@@ -221,7 +226,7 @@ class Fetcher:
                     continue
                 if piece is None and self._next >= self._end:
                     return b""
-                if len(self._threads) < min(self._options.connections, self._window):
+                if len(self._threads) < self._most:
                     self._add_thread()
                 self._changed.wait()
 
@@ -239,6 +244,7 @@ class Fetcher:
     def _add_thread(self) -> None:
         thread = threading.Thread(target=self._work, name="webdataset range", daemon=True)
         self._threads.append(thread)
+        self._working += 1
         thread.start()
 
     def _work(self) -> None:
@@ -246,38 +252,55 @@ class Fetcher:
             try:
                 self._fetch(piece)
             except Exception as exn:
-                piece.error = exn
-            with self._changed:
-                piece.complete = piece.error is None
-                self._changed.notify_all()
-            if piece.error is not None:
+                self._leave(piece, exn)
                 return
+            with self._changed:
+                piece.complete = True
+                self._changed.notify_all()
+
+    def _leave(self, piece: _Piece, exn: Exception) -> None:
+        """End this thread; another one takes the piece, or if there is none, the error is the reader's."""
+        with self._changed:
+            self._working -= 1
+            self._most = 0
+            piece.taken = False
+            if not self._working:
+                for other in self._pieces:
+                    if not other.taken:
+                        other.error = exn
+            self._changed.notify_all()
 
     def _take(self) -> _Piece | None:
-        """The next piece to fetch, waiting for room; None when there is none any more."""
+        """The next piece to fetch, waiting for room; None when there is none any more, and the thread ends."""
         with self._changed:
-            while not self._stopped.is_set() and self._next < self._end:
+            while not self._stopped.is_set():
+                left = next((piece for piece in self._pieces if not piece.taken), None)
+                if left is not None:
+                    left.taken = True
+                    return left
+                if self._next >= self._end:
+                    break
                 if len(self._pieces) < self._window:
                     piece = _Piece(self._next, min(self._next + self._size, self._end))
                     self._next = piece.stop
                     self._pieces.append(piece)
                     return piece
                 self._changed.wait()
+            self._working -= 1
         return None
 
     def _fetch(self, piece: _Piece) -> None:
-        reader = HttpReader(self._target, self._options, piece.start, piece.stop, self._etag, self._stopped)
+        reader = HttpReader(self._target, self._options, piece.at, piece.stop, self._etag, self._stopped)
         with reader:
             with self._changed:
                 self._readers.add(reader)
             try:
-                missing = piece.stop - piece.start
-                while missing and not self._stopped.is_set():
+                while (missing := piece.stop - piece.at) and not self._stopped.is_set():
                     block = reader._read(min(PIECE, missing))
                     if not block:
                         raise OpenError(f"the object ended {missing} bytes too early", url=self._target.url)
-                    missing -= len(block)
                     with self._changed:
+                        piece.at += len(block)
                         piece.blocks.append(block)
                         self._changed.notify_all()
             finally:
