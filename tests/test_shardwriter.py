@@ -333,21 +333,21 @@ def test_two_runs_give_equal_shards(tmp_path):
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
 
 
-def test_an_atomic_file_appears_when_it_is_committed(tmp_path):
+def test_an_atomic_file_appears_when_it_is_closed(tmp_path):
     """Nothing has the name before, nothing has the other name afterwards."""
     file = AtomicFile(tmp_path / "a")
     file.write(b"content")
     assert os.listdir(tmp_path) == ["a.partial"]
-    file.commit()
+    file.close()
     assert os.listdir(tmp_path) == ["a"]
     assert (tmp_path / "a").read_bytes() == b"content"
 
 
-def test_an_atomic_file_that_is_discarded_leaves_nothing(tmp_path):
-    """Discarding removes the file, also a second time and when somebody else has removed it."""
+def test_an_atomic_file_that_is_given_up_leaves_nothing(tmp_path):
+    """Giving it up removes the file, also a second time and when somebody else has removed it."""
     file = AtomicFile(tmp_path / "a")
-    file.discard()
-    file.discard()
+    file.abort()
+    file.abort()
     assert os.listdir(tmp_path) == []
 
 
@@ -356,12 +356,12 @@ def test_an_atomic_file_does_not_replace_one_that_came_in_between(tmp_path):
     file = AtomicFile(tmp_path / "a")
     (tmp_path / "a").write_bytes(b"other")
     with pytest.raises(OpenError, match="it exists"):
-        file.commit()
-    file.discard()
+        file.close()
+    file.abort()
     assert (tmp_path / "a").read_bytes() == b"other"
     file = AtomicFile(tmp_path / "a", overwrite=True)
     file.write(b"mine")
-    file.commit()
+    file.close()
     assert (tmp_path / "a").read_bytes() == b"mine"
 
 

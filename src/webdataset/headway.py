@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 from .errors import NotFoundError, OpenError, public_url
 from .storage import places
-from .storage.atomic import AtomicFile
 from .storage.options import storage_options
 
 Item = TypeVar("Item")
@@ -71,9 +70,9 @@ def write_headway(url: str, headway: Headway) -> None:
     try:
         stream.write(json.dumps(dataclasses.asdict(headway)).encode())
     except BaseException:
-        stream.discard() if isinstance(stream, AtomicFile) else stream.abort()
+        stream.abort()
         raise
-    stream.commit() if isinstance(stream, AtomicFile) else stream.close()
+    stream.close()
 
 
 class Course:

@@ -202,9 +202,7 @@ class ShardWriter:
         place = self._course.at(self.shard, self.total)
         try:
             self.tarstream.close()
-            if isinstance(self._file, AtomicFile):
-                self._file.commit()
-            elif self._file is not None and not isinstance(self._file, Upload):
+            if self._file is not None and not isinstance(self._file, Upload):
                 self._file.close()
         except BaseException:
             self._abandon_shard()
@@ -319,9 +317,7 @@ class ShardWriter:
         self.tarstream = self._file = None
         if writer is not None:
             writer.abandon()
-        if isinstance(file, AtomicFile):
-            file.discard()
-        elif file is not None:
+        if file is not None:
             getattr(file, "abort", file.close)()
 
 

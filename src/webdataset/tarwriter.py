@@ -223,14 +223,11 @@ class TarWriter:
         own, self.own_fileobj = self.own_fileobj, None
         if own is None:
             return
-        if isinstance(own, AtomicFile):
-            own.discard() if failed else own.commit()
-            return
         if not failed:
             own.close()
             return
         try:
-            getattr(own, "abort", own.close)()  # pipes and uploads can be told that this is not all
+            getattr(own, "abort", own.close)()  # what we have opened can be told that this is not all
         except OSError:
             pass  # what went wrong is on its way already
 

@@ -49,8 +49,10 @@ class AtomicFile:
         """Whether it has been given its name, or was given up."""
         return self._fd is None
 
-    def commit(self) -> None:
-        """Close the file and give it its name."""
+    def close(self) -> None:
+        """Close the file and give it its name; closing again does nothing."""
+        if self.closed:
+            return
         try:
             self._open_fd()
             if not self.overwrite:
@@ -67,7 +69,7 @@ class AtomicFile:
         finally:
             self._close()
 
-    def discard(self) -> None:
+    def abort(self) -> None:
         """Close the file and remove it."""
         if os.name == "nt":
             self._close()
