@@ -5,16 +5,12 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import webdataset as wds
-from helpers import write_shards
 from opener_contract import DATA, descriptors, eventually
 from relay import cutting_relay
 from servers import Loopback, Page, first, serve
@@ -324,31 +320,6 @@ def test_failed_reads_leave_nothing():
         for _ in range(5):
             fail()
         assert eventually(lambda: descriptors() <= before and threading.active_count() <= threads)
-
-
-# whole data sets
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_data_set_from_servers_that_cut(tmp_path, workers):
-    """A server that breaks every connection after some kilobytes gives the samples that local files give."""
-    paths = [Path(path) for path in write_shards(tmp_path, 6, 40)]
-    local = samples_of(list(map(str, paths)))
-    random = Random(7)
-
-    def answer(request: Any) -> Page:
-        data = (tmp_path / request.path.lstrip("/")).read_bytes()
-        return Page(data, cut=random.randint(1, 30_000), reset=random.random() < 0.5, headers={"ETag": '"1"'})
-
-    with serve({f"/{path.name}": answer for path in paths}) as server:
-        urls = [server.url(f"/{path.name}") for path in paths]
-        assert samples_of(urls, workers) == local
-        assert len(server.requests) > 2 * len(urls)
-
-
-def samples_of(urls: list[str], workers: int = 0) -> list[tuple[str, bytes]]:
-    dataset = wds.WebDataset(urls, shardshuffle=False).to_tuple("__key__", "txt")
-    return sorted(map(tuple, wds.WebLoader(dataset, batch_size=None, num_workers=workers)))
 
 
 # a real server
