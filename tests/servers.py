@@ -122,6 +122,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.answer(self.find(), with_body=False)
 
+    def do_POST(self) -> None:
+        page = self.find()
+        self.received()
+        self.answer(page, with_body=True)
+
     def do_PUT(self) -> None:
         page = self.find()
         if page.status == 404:

@@ -464,7 +464,6 @@ COMMANDS = [
     ("sftp://h/it's [a] $(touch x).tar", READ_CURL, "curl -f -s -X PUT -L --globoff -T -", ""),
     ("ftps://h/a b.tar", READ_CURL, "curl -f -s -X PUT -L --globoff -T -", ""),
     ("scp://h/a.tar", READ_CURL, "curl -f -s -X PUT -L --globoff -T -", ""),
-    ("gs://b/a.tar", "gsutil cat", "gsutil cp -", ""),
     ("ais://b/a.tar", "ais get", "ais put -", " -"),
 ]
 
@@ -476,6 +475,25 @@ def test_command_line_schemes(tools, url, read, write, after):
         assert stream.read() == b"bytes"
     assert (tools / "arguments").read_text().splitlines() == [*read.split(), url, *after.split()]
     with gopen(url, "wb") as stream:
+        stream.write(b"to keep")
+    assert (tools / "stored").read_bytes() == b"to keep"
+    assert (tools / "arguments").read_text().splitlines() == [*write.split(), url]
+
+
+NATIVE = [
+    ("http://h/a b.tar", READ_CURL, "curl -f -s -X PUT -L --globoff -T -"),
+    ("gs://b/a.tar", "gsutil cat", "gsutil cp -"),
+]
+
+
+@pytest.mark.parametrize(("url", "read", "write"), NATIVE)
+def test_tools_instead_of_the_library(tools, monkeypatch, url, read, write):
+    """The option tool, or its environment variable, gives schemes of the library to their command-line tools."""
+    monkeypatch.setenv("WDS_STORAGE_OPTIONS", '{"tool": true}')
+    assert gopen(url).read() == b"bytes"
+    assert (tools / "arguments").read_text().splitlines() == [*read.split(), url]
+    monkeypatch.delenv("WDS_STORAGE_OPTIONS")
+    with gopen(url, "wb", tool=True) as stream:
         stream.write(b"to keep")
     assert (tools / "stored").read_bytes() == b"to keep"
     assert (tools / "arguments").read_text().splitlines() == [*write.split(), url]
@@ -500,14 +518,14 @@ def test_tool_that_is_not_installed(monkeypatch, tmp_path):
     """A tool that is not there is named."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NotFoundError, match=r"gs://b/k: cannot run 'gsutil': not found on PATH; install it"):
-        gopen("gs://b/k")
+        gopen("gs://b/k", tool=True)
 
 
 def test_tool_that_fails(tools):
     """The error of a tool names the url, the command and the status."""
     (tools / "bin" / "gsutil").write_text("#!/bin/sh\nexit 4\n")
     with pytest.raises(OpenError, match=r"^gs://b/k: `gsutil cat gs://b/k`: exit status 4: "):
-        gopen("gs://b/k").read()
+        gopen("gs://b/k", tool=True).read()
 
 
 def test_read_only_schemes():

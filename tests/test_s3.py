@@ -1,69 +1,22 @@
-"""S3: reading, ranges, sizes and listings from two servers; signatures, regions, and what refusals mean."""
+"""S3: who asks, where, with which signature, and what refusals mean. What all stores do is in test_stores.py."""
 
 from __future__ import annotations
 
-import multiprocessing
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
-from opener_contract import DATA, ReaderContract
+from opener_contract import DATA
 from servers import Page, Request, serve
 from webdataset.errors import NotFoundError, OpenError
 from webdataset.gopen import gopen
 from webdataset.storage import aws, places, sigv4
 from webdataset.storage import s3 as s3_storage
 from webdataset.storage.options import StorageOptions
-from webdataset.storage.target import Entry
 
 KEYS = ["a.tar", "a b/ü+&=%41?x#y.tar", "deep/er/a'(1)*!~$,;:@.tar"]
-
-
-class TestReading(ReaderContract):
-    """Both servers serve everything that openers must."""
-
-    @pytest.fixture
-    def url_of(self, s3):
-        return lambda data: s3.put("some/object.tar", data)
-
-    @pytest.fixture
-    def missing(self, s3):
-        return s3.url("nothing.tar")
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_any_key(s3, key):
-    """A key is taken as it is written: opened, read in parts, measured and listed under one url."""
-    url = s3.put(key, DATA)
-    assert gopen(url).read() == DATA
-    assert places.read_range(url, 5, 5000) == DATA[5:5000]
-    assert places.read_range(url, len(DATA) - 3, len(DATA) + 100) == DATA[-3:]
-    size, etag = places.stat(url)
-    assert (size, etag) == (len(DATA), s3.client.head_object(Bucket=s3.bucket, Key=key)["ETag"])
-    assert list(places.entries(s3.url(""))) == [Entry(url, size, etag)]
-
-
-def test_listing_by_prefix(s3):
-    """Entries are those whose url begins with the one that was asked for, sorted, without what stands for folders."""
-    for key in ("b/2.tar", "b/1.tar", "b/c/3.tar", "b.tar", "ba.tar", "a.tar"):
-        s3.put(key, key.encode())
-    s3.put("b/", b"")
-    listed = [entry.url for entry in places.entries(s3.url("b"))]
-    assert listed == [s3.url(key) for key in ("b.tar", "b/1.tar", "b/2.tar", "b/c/3.tar", "ba.tar")]
-    assert [entry.url for entry in places.entries(s3.url("b/"))] == [
-        s3.url(f"b/{key}") for key in ("1.tar", "2.tar", "c/3.tar")
-    ]
-    assert list(places.entries(s3.url("nothing"))) == []
-    assert len(list(places.entries(f"s3://{s3.bucket}"))) == 6
-
-
-def test_listing_of_many_pages(s3):
-    """A listing goes on over all its pages."""
-    with_threads([lambda n=n: [s3.put(f"many/{k:05}.tar", b"x") for k in range(n, 1005, 8)] for n in range(8)])
-    assert [entry.url for entry in places.entries(s3.url("many/"))] == [s3.url(f"many/{k:05}.tar") for k in range(1005)]
 
 
 def test_a_listing_without_end():
@@ -102,43 +55,6 @@ def test_urls_that_name_no_object(url):
 
 
 # Who asks
-
-
-def with_threads(tasks):
-    threads = [threading.Thread(target=task) for task in tasks]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def read_into(queue, url):
-    queue.put(gopen(url).read())
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_other_processes(s3, method):
-    """After it was read here, an object reads in forked and in spawned processes, and here again."""
-    url = s3.put("a.tar", DATA[:5000])
-    assert gopen(url).read() == DATA[:5000]
-    context = multiprocessing.get_context(method)
-    queue = context.SimpleQueue()
-    workers = [context.Process(target=read_into, args=(queue, url)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    assert [queue.get() for _ in workers] == [DATA[:5000]] * 2
-    for worker in workers:
-        worker.join()
-    assert gopen(url).read() == DATA[:5000]
-
-
-def test_threads(s3):
-    """Threads that begin at the same time all read."""
-    url = s3.put("a.tar", DATA)
-    aws.forget()
-    found = []
-    with_threads([lambda: found.append(gopen(url).read() == DATA)] * 8)
-    assert found == [True] * 8
 
 
 def test_profiles(s3, monkeypatch, tmp_path):

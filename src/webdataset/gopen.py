@@ -4,10 +4,10 @@
     path, file:            a local file
     pipe:COMMAND           a shell command
     http: https:           native; gopen_schemes["http"] = gopen_curl brings the curl command back
-    s3:                    native, with the credentials that AWS's own tools use
-    ftps: scp: sftp:       curl        gs: gsutil        ais: ais
+    s3: gs: az: abfs:      native, with the credentials that the stores' own tools use
+    ftps: scp: sftp:       curl        ais: ais
     hf: htgs:              read over https: the Hugging Face hub, Google's public buckets
-    anything else          what the program has registered in `gopen_schemes`
+    anything else          what the program has registered in `gopen_schemes`, then what fsspec knows
 
 Rules: environment variables are read when a url is opened, each in one function. A shell runs for `pipe:` alone.
 Inside the package write `from .gopen import gopen`: the attribute `webdataset.gopen` is the function.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, BinaryIO
 
 from ._arguments import check_number
@@ -35,6 +36,7 @@ __all__ = [
     "gopen_curl",
     "gopen_error",
     "gopen_file",
+    "gopen_fsspec",
     "gopen_gsutil",
     "gopen_hf",
     "gopen_htgs",
@@ -200,12 +202,25 @@ def gopen_store(url: str, mode: str = "rb", bufsize: int = 8192, **kw: Any) -> A
     return _by_place(url, mode, kw)
 
 
+def gopen_fsspec(url: str, mode: str = "rb", bufsize: int = 8192, **kw: Any) -> Any:
+    """Read or write what fsspec knows: the handler of all schemes that nobody has registered.
+
+    What it does not know goes to `gopen_error`. `kw` are storage options, `bufsize` is ignored.
+    """
+    from .storage import anywhere
+
+    if not anywhere.knows(url):
+        return gopen_error(url)
+    return _by_place(url, mode, kw)
+
+
 def gopen_error(url: str, *args: Any, **kw: Any) -> Any:
-    """Say that nobody opens such urls: the handler of all schemes that nobody has registered."""
+    """Say that nobody opens such urls."""
     scheme = scheme_of(url)
+    more = "" if find_spec("fsspec") else " or install what knows many more: pip install fsspec;"
     known = ", ".join(sorted({"file", *gopen_schemes} - {"__default__"}))
     raise UnknownSchemeError(
-        f"no gopen handler defined for {scheme!r}; there are {known}; add one with "
+        f"no gopen handler defined for {scheme!r}; there are {known};{more} add one with "
         f"webdataset.gopen_schemes[{scheme!r}] = f(url, mode, bufsize, **kw), or name a command that reads it: "
         f'"pipe:COMMAND"; for a local file of this name write "./" before it',
         url=url,
@@ -213,18 +228,21 @@ def gopen_error(url: str, *args: Any, **kw: Any) -> Any:
 
 
 gopen_schemes: dict[str, Callable[..., Any]] = {
-    "__default__": gopen_error,
+    "__default__": gopen_fsspec,
     "pipe": gopen_pipe,
     "http": gopen_http,
     "https": gopen_http,
     "sftp": gopen_curl,
     "ftps": gopen_curl,
     "scp": gopen_curl,
-    "gs": gopen_gsutil,
     "ais": gopen_ais,
     "htgs": gopen_htgs,
     "hf": gopen_hf,
     "s3": gopen_store,
+    "gs": gopen_store,
+    "az": gopen_store,
+    "abfs": gopen_store,
+    "abfss": gopen_store,
 }
 """Scheme to handler `f(url, mode, bufsize, **kw)` that gives a binary stream; programs add their own."""
 
@@ -233,12 +251,14 @@ def is_native(url: str) -> bool:
     """Whether the library itself reads this url from a server, with no handler or command of the program's."""
     try:
         scheme = scheme_of(rewrite_url(url))
-        return scheme not in _schemes_for_ais() and gopen_schemes.get(scheme) in NATIVE
+        if scheme in ("", "file", *_schemes_for_ais()):
+            return False
+        return gopen_schemes.get(scheme, gopen_schemes["__default__"]) in NATIVE
     except (TypeError, ValueError):  # opening it says why
         return False
 
 
-NATIVE = (gopen_http, gopen_hf, gopen_htgs, gopen_store)
+NATIVE = (gopen_http, gopen_hf, gopen_htgs, gopen_store, gopen_fsspec)
 """Handlers whose bytes this process fetches: they take storage options, and shards may be opened ahead."""
 
 

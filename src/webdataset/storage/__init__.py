@@ -10,14 +10,16 @@
     s3           Amazon S3 and servers that speak its language, over aws (who asks) and sigv4 (the signature)
     pages        listings of object stores, page by page
     gcs          Google Cloud Storage
+    azure        Azure's blobs, over sharedkey (the signature)
     huggingface  hf:// as https
+    anywhere     all other schemes, through fsspec
     files        local files and file: urls, over local; atomic: files that appear complete or not at all
     upload       bytes to an object, in parts, whole or not at all; http_upload, s3_upload,
                  gcs_upload, azure_upload: how a place takes them
     owned        streams that end well or are given up, by the process that began them
     standard     the process's own input and output
     pipe         a command's output or input, its exit status checked, over process
-    commands     schemes that a command-line tool serves: curl, gsutil, aws, ais
+    commands     schemes that a command-line tool serves: curl, gsutil, aws, az, ais
     urls         scheme of a url; path of a file: url
     verbose      GOPEN_VERBOSE
 

@@ -38,6 +38,12 @@ TOOLS = {
     ),
     "gsutil": Tool("gsutil cat {}", [141, 23], "gsutil cp - {}", [141, 26]),
     "ais": Tool("ais get {} -", [141, 23], "ais put - {}", [141, 26]),
+    "az": Tool(
+        "az storage blob download --only-show-errors --no-progress --container-name {container} --name {blob}",
+        [141],
+        "",  # it takes no stream
+        [],
+    ),
     "aws": Tool(
         "aws s3 cp --only-show-errors {} -",
         [141],
@@ -48,7 +54,7 @@ TOOLS = {
     ),
 }
 
-TOOL_FOR = {"http": "curl", "https": "curl", "s3": "aws", "gs": "gsutil"}
+TOOL_FOR = {"http": "curl", "https": "curl", "s3": "aws", "gs": "gsutil", "az": "az", "abfs": "az", "abfss": "az"}
 """Scheme that the library serves itself -> the tool that can do it instead."""
 
 
@@ -72,6 +78,8 @@ def open_instead(url: str, mode: str, tool: str, options: StorageOptions) -> pip
         raise OpenError(f"the option headers does not reach the {tool} command; write a pipe: url", url=url)
     how = TOOLS[tool]
     words = _command(how.read if mode == "rb" else how.write, url)
+    if not words:
+        raise OpenError(f"the {tool} command does not write what is still being made", url=url)
     if options.anonymous:
         words += how.anonymous.split()
     if options.endpoint:
@@ -93,4 +101,10 @@ def say_once(line: str) -> None:
 
 
 def _command(template: str, url: str) -> list[str]:
-    return [url if word == "{}" else word for word in template.split()]
+    named = {"{}": url}
+    if "{blob}" in template:
+        from . import azure
+
+        _, host, named["{container}"], named["{blob}"] = azure.parts(url)
+        template += f" --blob-endpoint https://{host}" if host else ""
+    return [named.get(word, word) for word in template.split()]

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from ..errors import OpenError
 from .target import Entry
 
+PAGE = 1000
+"""Names that are asked for at a time."""
+
 Page = Callable[[str | None], tuple[list[Entry], str | None]]
 """(mark of the page, None for the first) -> (its entries, mark of the next page or None)"""
 

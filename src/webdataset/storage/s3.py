@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from urllib.parse import quote, unquote_plus, urlencode, urlsplit
 
 from ..errors import OpenError, printable
-from . import aws, sigv4
+from . import aws, pages, sigv4
 from .exchange import request
 from .options import StorageOptions
 from .pages import all_pages, listing_of, xml_of
@@ -67,13 +67,13 @@ def open_write(url: str, options: StorageOptions) -> Upload:
 
 
 def entries(url: str, options: StorageOptions) -> Iterator[Entry]:
-    """The objects whose url begins with this one, by ListObjectsV2, 1000 a request."""
+    """The objects whose url begins with this one, by ListObjectsV2."""
     name, prefix = _parts(url)
     bucket = Bucket(url, name, options)
     scheme = url[: len("s3")]
 
     def page(mark: str | None) -> tuple[list[Entry], str | None]:
-        query = {"list-type": "2", "encoding-type": "url", "prefix": prefix}
+        query = {"list-type": "2", "encoding-type": "url", "max-keys": str(pages.PAGE), "prefix": prefix}
         if mark is not None:
             query["continuation-token"] = mark
         listed = listing_of(request(bucket.target(query=query), "GET", options).body, url)
@@ -132,8 +132,8 @@ class Bucket:
         if status in (401, 403) and not self._signed:
             asked = "the request was not signed, as the option anonymous asks" if self._anonymous else _UNSIGNED
             return f"{asked}; the bucket is not public, or there is no such object"
-        if code in MEANINGS:
-            return MEANINGS[code]
+        if code in MEANINGS or status in (412, 416):
+            return MEANINGS.get(code)
         if code:
             return f"S3 says {printable(code, 60)}: {printable((told.findtext('Message') if told else '') or '', 200)}"
         return _WITHOUT_WORDS.get(status)
