@@ -11,6 +11,7 @@ warms the page cache and proves, by a digest, that both deliver the same.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -20,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+
+from remote import places
 
 HERE = Path(__file__).parent
 Numbers = dict[str, Any]
@@ -46,14 +49,16 @@ class Row(NamedTuple):
 
 
 class Bench(NamedTuple):
-    """The interpreters of both sides, and how often each is asked."""
+    """The interpreters of both sides, how often each is asked, and where the remote rows read."""
 
     published: str
     runs: int
+    places: dict[str, str]
     ours: str = sys.executable
 
     def once(self, python: str, work: tuple[str, str], *options: str) -> Numbers:
         """One measurement in a fresh process, without the user's own settings."""
+        work = (work[0], work[1].format(**self.places))
         env = {name: value for name, value in os.environ.items() if not name.startswith(("WDS_", "GOPEN_", "PYTHON"))}
         command = [python, str(HERE / "work.py"), *work, *options]
         done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True)
@@ -127,6 +132,36 @@ def loose(bench: Bench, row: Row) -> Cells:
     return Cells(*cells, f"{_middle(files) / _middle(shards):.1f}x; {kept:.0%} of the pages stayed cached", None)
 
 
+def against_curl(bench: Bench, row: Row) -> Cells:
+    """Our reading against the curl command that throws the same shards away."""
+    theirs, ours = [], []
+    for _ in range(bench.runs):
+        theirs.append(bench.once(bench.ours, ("curl", row.work[1])))
+        ours.append(bench.once(bench.ours, row.work))
+    times = _middle(theirs) / _middle(ours)
+    return Cells(f"curl {_rates(theirs)}", _rates(ours), f"{times:.2f}x", times >= row.limit)
+
+
+def soon(bench: Bench, row: Row) -> Cells:
+    """Seconds to the first sample."""
+    published, ours = bench.both(row.work)
+    cells = [f"{_middle(side):.2f} s" for side in (published, ours)]
+    return Cells(*cells, f"{_middle(published) / _middle(ours):.1f}x", _middle(ours) < row.limit)
+
+
+def through_cache(bench: Bench, row: Row) -> Cells:
+    """The set through a filled cache, against the same files where they lie; both by this project."""
+    first, second = (bench.once(bench.ours, work, "--check") for work in (("read", "jpg"), row.work))
+    if first["digest"] != second["digest"]:
+        raise SystemExit("the cache does not deliver what the files hold")
+    plain, kept = [], []
+    for _ in range(bench.runs):
+        plain.append(bench.once(bench.ours, ("read", "jpg")))
+        kept.append(bench.once(bench.ours, row.work))
+    more = _middle(kept) / _middle(plain) - 1
+    return Cells(f"plain files {_rates(plain)}", f"cache {_rates(kept)}", f"{more:+.1%} time", more <= row.limit)
+
+
 def flat(bench: Bench, row: Row) -> Cells:
     """Memory and open files of this project after the second and the eighth epoch."""
     seen = bench.once(bench.ours, row.work)
@@ -149,8 +184,16 @@ ROWS = [
     Row("import", "`import webdataset` beyond numpy", "under 60 ms, no torch", imports, ("imports", ""), 60),
     Row("million", "brace list of 1,000,000 shards: first sample", "under 1 s, 200 MB", million, ("million", ""), 1),
     Row("loose", "the jpg files loose and shuffled, against shards, page cache dropped", "shown", loose, ("loose", "")),
+    Row("http-jpg", "the images from nginx", "4.5x", ratio, ("remote", "{near}/jpg"), 4.5),
+    Row("http-ustar", "the first set from nginx", "9x", ratio, ("remote", "{near}/ustar"), 9),
+    Row("curl", "the images from nginx, against curl to a sink", "1.2x", against_curl, ("remote", "{near}/jpg"), 1.2),
+    Row("far", "the images, 20 ms away, 50 MB/s a connection", "5x", ratio, ("remote", "{far}/jpg"), 5),
+    Row("s3", "the images from S3, against `pipe:aws s3 cp`", "12x", ratio, ("remote", "{s3}/jpg"), 12),
+    Row("soon", "first image from a server of 200 KB/s", "under 1 s", soon, ("first", "{slow}/jpg"), 1),
+    Row("cached", "the images through a filled cache", "+5% time", through_cache, ("cached", "{near}/jpg"), 0.05),
     Row("flat", "memory and open files after epochs 2 and 8", "flat", flat, ("epochs", "ustar"), 8),
 ]
+REMOTE = {"http-jpg", "http-ustar", "curl", "far", "s3", "soon", "cached"}
 SETS = ("ustar", "npy", "loose", "jpg", "big", "million")
 HEAD = ["work", "at least", "webdataset 1.0.2", "this project", "result"]
 
@@ -183,19 +226,24 @@ def _lines(path: str) -> list[str]:
 
 
 def main() -> None:
-    """Measure the rows and show the table, figures beside floors; a floor that is missed is said, and is no failure."""
+    """Figures beside floors; a floor that is missed is said, and is no failure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--published", required=True, help="the interpreter that has the published package")
     parser.add_argument("--only", nargs="+", choices=[row.name for row in ROWS], help="measure these rows")
     parser.add_argument("--runs", type=int, default=5, help="runs a side (%(default)s)")
     parser.add_argument("--write", action="store_true", help="write RESULTS.md, if all rows have five runs")
     args = parser.parse_args()
-    bench = Bench(args.published, args.runs)
 
     print("making the files that are missing", flush=True)
-    subprocess.run([bench.ours, str(HERE / "data.py"), *SETS], check=True)
-    subprocess.run([bench.published, str(HERE / "data.py"), "pax"], check=True)
+    subprocess.run([sys.executable, str(HERE / "data.py"), *SETS], check=True)
+    subprocess.run([args.published, str(HERE / "data.py"), "pax"], check=True)
 
+    with places() if REMOTE & set(args.only or REMOTE) else contextlib.nullcontext({}) as found:
+        measure(args, Bench(args.published, args.runs, found))
+
+
+def measure(args: argparse.Namespace, bench: Bench) -> None:
+    """Measure the rows and show the table."""
     table = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
     missed = []
     for row in ROWS:

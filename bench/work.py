@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tarfile
 import time
@@ -52,6 +53,64 @@ def _read(name: str, prepare: Callable[[Any], Any], check: bool) -> Numbers:
 def read(name: str, check: bool) -> Numbers:
     """All samples of a set, as bytes."""
     return _read(name, lambda dataset: dataset, check)
+
+
+def _remote(place: str) -> list[str]:
+    """Urls of the shards of the set that a url ends with; the published package reads S3 through the aws command."""
+    import webdataset as wds
+
+    urls = [f"{place}/{path.name}" for path in sorted((data.DATA / place.rpartition("/")[2]).iterdir())]
+    if place.startswith("s3:") and "s3" not in wds.gopen_schemes:
+        aws = Path(sys.executable).parent / "aws"
+        urls = [f"pipe:{aws} s3 cp {url} -" for url in urls]
+    return urls
+
+
+def remote(place: str, check: bool) -> Numbers:
+    """All samples of a set behind a url, as bytes."""
+    import webdataset as wds
+
+    urls = _remote(place)
+    if check:
+        return {"digest": _digest(wds.WebDataset(urls, shardshuffle=False))}
+    dataset = wds.WebDataset(urls, shardshuffle=False)
+    start = time.perf_counter()
+    count = sum(1 for _ in dataset)
+    return {"seconds": time.perf_counter() - start, "samples": count}
+
+
+def first(place: str, check: bool) -> Numbers:
+    """Seconds to the first sample of a set behind a url."""
+    import webdataset as wds
+
+    dataset = wds.WebDataset(_remote(place)[:1], shardshuffle=False)
+    start = time.perf_counter()
+    sample = next(iter(dataset))
+    return {"seconds": time.perf_counter() - start, "samples": 1, "digest": _digest([sample])}
+
+
+def curl(place: str, check: bool) -> Numbers:
+    """The shards of a set behind a url, by the curl command, thrown away."""
+    command = ["curl", "--silent", "--fail"]
+    for url in _remote(place):
+        command += ["--output", "/dev/null", url]
+    start = time.perf_counter()
+    subprocess.run(command, check=True)
+    return {"seconds": time.perf_counter() - start, "samples": data.PHOTOS, "digest": 0}
+
+
+def cached(place: str, check: bool) -> Numbers:
+    """All samples of a set through a cache that holds its shards."""
+    import webdataset as wds
+
+    folder = data.DATA / "cached"
+    folder.mkdir(exist_ok=True)
+    dataset = wds.WebDataset(_remote(place), shardshuffle=False, cache_dir=str(folder))
+    if check:
+        return {"digest": _digest(dataset)}
+    start = time.perf_counter()
+    count = sum(1 for _ in dataset)
+    return {"seconds": time.perf_counter() - start, "samples": count}
 
 
 def decode(name: str, check: bool) -> Numbers:
@@ -189,7 +248,8 @@ def _drop(paths: list[Path]) -> float:
     return kept / pages
 
 
-WORKS = {f.__name__: f for f in (read, decode, shuffle, write, imports, million, epochs, loose, packed)}
+REMOTE = (remote, first, curl, cached)
+WORKS = {f.__name__: f for f in (*REMOTE, read, decode, shuffle, write, imports, million, epochs, loose, packed)}
 
 if __name__ == "__main__":
     work, name, *options = sys.argv[1:]

@@ -8,6 +8,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from helpers import TrickleReader, tar_bytes, write_shards
 from reading import PATHS, staged
 from webdataset.errors import TarError, TruncatedError
 from webdataset.handlers import ignore_and_continue
-from webdataset.tariterators import group_by_keys, tar_file_iterator, tarfile_samples
+from webdataset.tariterators import expand_and_group, group_by_keys, tar_file_iterator, tarfile_samples
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -96,6 +97,26 @@ def test_a_file_that_shrinks_while_it_is_read(path: str, size: int, count: int, 
     assert len(got) > 1
     assert all(len(sample["bin"]) == len(sample["txt"]) == size for sample in got)
     assert keys(got) == [f"{n:05d}" for n in range(len(got))]
+
+
+class SlowStream(io.BytesIO):
+    """A stream that gives 500 bytes in 5 ms."""
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        time.sleep(0.005)
+        return super().read1(500)
+
+
+def test_a_sample_of_a_slow_stream_does_not_wait_for_the_next_one() -> None:
+    """A sample comes when the header behind it has come, and not when the next member has; all come, as ever."""
+    members = {f"{number}.{field}": bytes(20_000) for number in range(3) for field in ("jpg", "cls")}
+    stream = SlowStream(tar_bytes(members))
+    samples = expand_and_group(sources(stream))
+    assert next(samples)["__key__"] == "0"
+    assert stream.tell() < 2 * (20_000 + 1024) + 1500
+    rest = list(samples)
+    assert keys(rest) == ["1", "2"]
+    assert all(len(sample["jpg"]) == len(sample["cls"]) == 20_000 for sample in rest)
 
 
 def test_nothing_stays_open(tmp_path: Path) -> None:

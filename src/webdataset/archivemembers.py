@@ -18,7 +18,7 @@ from .handlers import reraise_exception
 from .places import add_place
 from .samples import decode_name
 from .tar.header import BLOCK
-from .tar.reader import ArchiveReader
+from .tar.reader import ArchiveReader, Begun
 from .tar.scan import Run
 
 META_PREFIX = "__"
@@ -140,6 +140,8 @@ def archive_members(
     reader = ArchiveReader(fileobj, wanted, ignore_zeros=ignore_zeros)
     try:
         for item in reader:
+            if isinstance(item, Begun):
+                continue
             if not isinstance(item, Run):
                 _, content, offset = item
                 if content is not None and name is not None:

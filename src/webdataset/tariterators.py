@@ -33,7 +33,7 @@ from .places import add_place
 from .samples import KeyRule, base_plus_ext, decode_name, is_metadata_member, valid_sample
 from .shardlists import Shard, SimpleShardList
 from .shardpatterns import Urls
-from .tar.reader import ArchiveReader
+from .tar.reader import ArchiveReader, Begun
 from .tar.scan import Run
 from .workers import resolve_seed
 
@@ -231,10 +231,14 @@ def expand_and_group(
             grouper = Grouper(
                 url, source.get("local_path"), group_handler or handler, torn=torn, keys=keys, lcase=lcase
             )
-            reader = ArchiveReader(stream, wanted, ignore_zeros=ignore_zeros)
+            reader = ArchiveReader(stream, wanted, ignore_zeros=ignore_zeros, announce=keys is base_plus_ext)
             try:
                 for item in reader:
-                    if isinstance(item, Run):
+                    if isinstance(item, Begun):
+                        done = grouper.flush_before(decode_name(item.name))
+                        if done is not None:
+                            yield done
+                    elif isinstance(item, Run):
                         yield from grouper.add_run(item, reader.window_start)
                         del item  # and with it the window, before the next one is read
                     else:

@@ -9,8 +9,9 @@ because the caller stopped. After the end mark `finish` reads what is behind it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import DataError, HeaderError, TarError, TruncatedError, printable
 from .header import (
@@ -39,10 +40,18 @@ PATIENCE = 256
 """After a run shorter than SHORT_RUN, this many members are read one by one before the next scan."""
 
 
+_OCTAL = re.compile(rb"[0-7]+")
+
 Member = tuple[bytes, bytes | None, int]
 """An ordinary file in an archive: name, as the archive has it (usually UTF-8); data, holes of sparse
 members filled, None when the caller did not want it; offset of its first header block in the
 (decompressed) archive. A plain tuple: one is made for each member."""
+
+
+class Begun(NamedTuple):
+    """The header of a member has come, the member itself follows when its data has: it may take a while."""
+
+    name: bytes
 
 
 class ArchiveReader:
@@ -54,6 +63,7 @@ class ArchiveReader:
             None: everything is wanted, and runs are given where there are any.
         ignore_zeros: read on behind end marks, as `tar -i` does (concatenated archives).
         runs: also with `wanted`, give runs; the caller then looks at the names itself.
+        announce: where the stream is slow, give a `Begun` before a member that has not come whole yet.
 
     Attributes:
         ended_without_mark: the stream ended where a header or an end mark should be.
@@ -68,7 +78,9 @@ class ArchiveReader:
         *,
         ignore_zeros: bool = False,
         runs: bool = True,
+        announce: bool = False,
     ) -> None:
+        self.announce = announce
         self.wanted = wanted
         self.ignore_zeros = ignore_zeros
         self.runs = runs
@@ -83,7 +95,7 @@ class ArchiveReader:
         self._run_start = 0
         self._patience = 0
 
-    def __iter__(self) -> Iterator[Member | Run]:
+    def __iter__(self) -> Iterator[Member | Run | Begun]:
         try:
             source = self._source = Source(self._stream)
             if not source.fill(1):
@@ -102,6 +114,10 @@ class ArchiveReader:
                         yield run
                         run = None  # and with it the window, before the next one is read
                         continue
+                if self.announce and source.slow:
+                    coming = self._coming(source)
+                    if coming is not None:
+                        yield coming
                 member = self._plain_member(source) or self._next_member(source)
             except DataError as exn:
                 if self.member_begun is not None:
@@ -204,6 +220,23 @@ class ArchiveReader:
             return name, window[at : at + size], offset
         source.pos = at
         return name, self._data(source, name, size), offset
+
+    def _coming(self, source: Source) -> Begun | None:
+        """The next member, when its header is there and an ordinary one, but not all of its data."""
+        if not source.fill(BLOCK):
+            return None
+        block = source.window[source.pos : source.pos + BLOCK]
+        digits, name = block[124:135], block[:100].partition(b"\0")[0]
+        plain = (
+            _OCTAL.fullmatch(digits)
+            and block[156] == 48
+            and not block[345]
+            and not self._overridden
+            and is_summed(block)
+        )
+        if not plain or (self.wanted is not None and not self.wanted(name)):
+            return None
+        return Begun(name) if BLOCK + int(digits, 8) > source.available else None
 
     def _pass_over(self, source: Source, name: bytes, size: int) -> None:
         self.member_begun = name

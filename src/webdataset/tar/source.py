@@ -136,6 +136,11 @@ class Source:
         return True
 
     @property
+    def slow(self) -> bool:
+        """Whether what follows may have to be waited for."""
+        return self._file is None and not self._quick
+
+    @property
     def has_bulk(self) -> bool:
         """Whether `read_bulk` works: for local files."""
         return self._file is not None
