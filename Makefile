@@ -82,7 +82,7 @@ $(PUBLISHED)/.made: constraints.txt
 
 $(PUBLISHED)/.torch: $(PUBLISHED)/.made
 	$(if $(TORCH_INDEX),$(PUBLISHED_PIP) install --index-url $(TORCH_INDEX) --no-deps --constraint constraints.txt torch)
-	$(PUBLISHED_PIP) install --constraint constraints.txt torch
+	$(PUBLISHED_PIP) install --constraint constraints.txt torch awscli
 	@touch $@
 
 $(SERVERS)/.made: Makefile
