@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
+from webdataset import ShardWriter
 from webdataset.errors import OpenError
 from webdataset.storage.gcs_upload import GcsSteps
 from webdataset.storage.options import storage_options
@@ -54,7 +55,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def act(self, path, query, body):
         objects, sessions = self.server.objects, self.server.sessions
         if path.startswith("/upload/storage/v1/b/bucket/o"):
-            if self.headers.get("Authorization") != "Bearer S3CR3T":
+            if self.headers.get("Authorization") != self.server.credentials:
                 return 401, {}
             if "upload_id" in query:
                 return 400, {}
@@ -113,6 +114,7 @@ class FakeUploads(http.server.ThreadingHTTPServer):
     Attributes:
         objects: name to bytes of what is complete in the bucket `bucket`.
         sessions: id to (name, bytes so far, query) of uploads that are not.
+        credentials: the header Authorization that is asked for.
         keeps: bytes of a part that are kept at most; None: all.
         fault: number of a request to a status, to "lost" for an answer that does not arrive, or to None.
         seen: (method, path, headers, bytes of the body) of each request.
@@ -125,6 +127,7 @@ class FakeUploads(http.server.ThreadingHTTPServer):
         self.base = f"http://127.0.0.1:{self.server_address[1]}"
         self.objects: dict[str, bytes] = {}
         self.sessions: dict[str, tuple[str, bytearray, dict[str, str]]] = {}
+        self.credentials: str | None = "Bearer S3CR3T"
         self.keeps: int | None = None
         self.fault: Callable[[int], str | None] = lambda number: None
         self.seen: list[tuple[str, str, dict[str, str], int]] = []
@@ -223,3 +226,15 @@ def test_a_server_that_keeps_nothing_is_given_up(gcs, caplog):
         write(opened(gcs), len(DATA))
     assert "upload_id" not in caplog.text + repr(caught.value)
     assert "S3CR3T" not in caplog.text + repr(caught.value)
+
+
+def test_shards_go_to_gs_urls(gcs, clean_clouds, monkeypatch, tmp_path):
+    """The same bytes as in a folder; here without credentials, which the fake does not ask for."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.base)
+    monkeypatch.setenv("WDS_STORAGE_OPTIONS", '{"anonymous": true}')
+    gcs.credentials = None
+    for pattern in ("gs://bucket/d/a-%d.tar", f"{tmp_path}/a-%d.tar"):
+        with ShardWriter(pattern, maxcount=2) as sink:
+            for number in range(4):
+                sink.write({"__key__": str(number), "bin": bytes([number]) * 5_000_000})
+    assert gcs.objects == {f"d/{path.name}": path.read_bytes() for path in tmp_path.iterdir()}
