@@ -155,6 +155,7 @@ def test_handlers_of_schemes_by_name(urls, tmp_path, monkeypatch):
         (tmp_path / tool).write_text('#!/bin/sh\nexec cat "/${2#*:///}"\n')
         (tmp_path / tool).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setitem(gopen_schemes, "gs", gopen_gsutil)
     for scheme, handler in (("gs", gopen_gsutil), ("ais", gopen_ais)):
         assert gopen_schemes[scheme] is handler
         with handler(f"{scheme}://{urls[0]}", "rb", 8192) as stream:

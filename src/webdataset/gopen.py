@@ -90,7 +90,15 @@ def _stream_of(url: str, mode: str, bufsize: int, kw: dict[str, Any]) -> Any:
     handler = gopen_schemes.get(scheme)
     if handler is None and mode == "rb" and os.path.exists(url):
         return gopen_file(url, mode, bufsize)  # a file whose name only looks like a url
-    return (handler or gopen_schemes["__default__"])(url, mode, bufsize, **kw)
+    return (handler or _handler_of_the_rest(url))(url, mode, bufsize, **kw)
+
+
+def _handler_of_the_rest(url: str) -> Callable[..., Any]:
+    """Who opens a url whose scheme is not in the table: the program's `__default__`, else fsspec if that knows it."""
+    from .storage import anywhere
+
+    default = gopen_schemes["__default__"]
+    return gopen_fsspec if default is gopen_error and anywhere.knows(url) else default
 
 
 def reader(url: str | os.PathLike[str], **kw: Any) -> BinaryIO:
@@ -203,19 +211,15 @@ def gopen_store(url: str, mode: str = "rb", bufsize: int = 8192, **kw: Any) -> A
 
 
 def gopen_fsspec(url: str, mode: str = "rb", bufsize: int = 8192, **kw: Any) -> Any:
-    """Read or write what fsspec knows: the handler of all schemes that nobody has registered.
+    """Read or write by fsspec: the handler of schemes that it knows and nobody has registered.
 
-    What it does not know goes to `gopen_error`. `kw` are storage options, `bufsize` is ignored.
+    `kw` are storage options, `bufsize` is ignored.
     """
-    from .storage import anywhere
-
-    if not anywhere.knows(url):
-        return gopen_error(url)
     return _by_place(url, mode, kw)
 
 
 def gopen_error(url: str, *args: Any, **kw: Any) -> Any:
-    """Say that nobody opens such urls."""
+    """Say that nobody opens such urls: the handler of schemes that nobody has registered and fsspec does not know."""
     scheme = scheme_of(url)
     more = "" if find_spec("fsspec") else " or install what knows many more: pip install fsspec;"
     known = ", ".join(sorted({"file", *gopen_schemes} - {"__default__"}))
@@ -228,7 +232,7 @@ def gopen_error(url: str, *args: Any, **kw: Any) -> Any:
 
 
 gopen_schemes: dict[str, Callable[..., Any]] = {
-    "__default__": gopen_fsspec,
+    "__default__": gopen_error,
     "pipe": gopen_pipe,
     "http": gopen_http,
     "https": gopen_http,
@@ -253,7 +257,7 @@ def is_native(url: str) -> bool:
         scheme = scheme_of(rewrite_url(url))
         if scheme in ("", "file", *_schemes_for_ais()):
             return False
-        return gopen_schemes.get(scheme, gopen_schemes["__default__"]) in NATIVE
+        return (gopen_schemes.get(scheme) or _handler_of_the_rest(url)) in NATIVE
     except (TypeError, ValueError):  # opening it says why
         return False
 
