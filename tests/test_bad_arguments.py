@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 import webdataset as wds
-from webdataset import extradatasets, filters
+from webdataset import cache, extradatasets, filters
 from webdataset import tariterators as stages
+from webdataset.cache import LRUCleanup
 from webdataset.fluid import FluidInterface
+from webdataset.gopen import Pipe, gopen_file
 
 
 def DATASET(**kw):  # noqa: N802 -- short in the table
@@ -47,6 +49,21 @@ def FIRST(stage, data=()):  # noqa: N802
 
 # public name, what makes it, arguments, error, its text from the beginning
 CASES = [
+    ("Pipe", Pipe, {"mode": 1}, ValueError, "the mode of a pipe must be"),
+    ("Pipe", Pipe, {"mode": "rb", "ignore_status": 5}, TypeError, "Pipe: ignore_status must be a list of exit"),
+    ("LRUCleanup", LRUCleanup, {"cache_dir": 1}, TypeError, "LRUCleanup: cache_dir must be a str or a path or None"),
+    ("LRUCleanup", LRUCleanup, {"cache_size": "1"}, TypeError, "LRUCleanup: cache_size must be a number of bytes, got"),
+    ("LRUCleanup", LRUCleanup, {"interval": "1"}, TypeError, "LRUCleanup: interval must be a number of seconds or Non"),
+    ("LRUCleanup", LRUCleanup, {"keyfn": 1}, TypeError, "LRUCleanup: keyfn must be a function, got 1"),
+    ("LRUCleanup", LRUCleanup().set_cache_dir, {"cache_dir": 1}, TypeError, "LRUCleanup.set_cache_dir: cache_dir mus"),
+    ("FileCache", cache.FileCache, {"cache_cleanup_interval": "x"}, TypeError, "FileCache: cache_cleanup_interval mus"),
+    ("url_to_cache_name", cache.url_to_cache_name, {"url": "a", "ndir": "1"}, TypeError, "url_to_cache_name: ndir mus"),
+    ("url_to_cache_name", cache.url_to_cache_name, {"url": 1}, TypeError, "url_to_cache_name: url must be text, got 1"),
+    ("download", cache.download, {"url": 1, "dest": "a"}, TypeError, "download: url must be text, got 1"),
+    ("download", cache.download, {"url": "a", "dest": 2}, TypeError, "download: dest must be a str or a path, got 2"),
+    ("pipe_cleaner", cache.pipe_cleaner, {"spec": 1}, TypeError, "pipe_cleaner: spec must be text, got 1"),
+    ("islocal", cache.islocal, {"url": 1}, TypeError, "islocal: url must be text, got 1"),
+    ("gopen_file", gopen_file, {"url": b"x"}, TypeError, "a url must be a str or a path, got bytes"),
     ("WebDataset", DATASET, {"handler": wds.ErrorPolicy}, TypeError, ".*the class ErrorPolicy: write ErrorPolic"),
     ("SimpleShardList", wds.SimpleShardList, {"urls": "a", "seed": float("nan")}, TypeError, "seed .* got nan"),
     ("shuffle", wds.shuffle, {"seed": float("inf")}, TypeError, "seed must be an integer, None or .* got inf"),
@@ -210,6 +227,7 @@ CASES = [
     ("split_by_worker", wds.split_by_worker, {"src": 5}, TypeError, "split_by_worker: src must be the items"),
     ("MockDataset", wds.MockDataset, {"sample": 1, "length": "a"}, TypeError, "MockDataset: length must be a whole"),
     ("with_epoch", extradatasets.with_epoch, {"dataset": [], "length": "a"}, TypeError, "with_epoch: length must be a"),
+    ("with_length", extradatasets.with_length, {"dataset": [], "length": -1}, ValueError, "with_length: length .* -1"),
     ("with_length", extradatasets.with_length, {"dataset": [], "length": "a"}, TypeError, "with_length: length must b"),
     ("repeatedly", extradatasets.repeatedly, {"source": 5}, TypeError, "repeatedly: source must be a data set or None"),
     ("repeatedly", extradatasets.repeatedly, {"source": [], "nepochs": "x"}, TypeError, "repeatedly: nepochs must be "),
@@ -240,6 +258,9 @@ CASES = [
     ("Pipe", wds.gopen, {"url": "pipe:true", "timeout": "x"}, TypeError, "Pipe: timeout must be a number of seconds"),
     ("http", wds.gopen, {"url": "http://localhost:1/a", "foo": 1}, TypeError, "no storage option .foo."),
     ("http", wds.gopen, {"url": "http://localhost:1/a", "attempts": 0}, ValueError, "storage option .attempts. "),
+    ("http", wds.gopen, {"url": "http://localhost:1/a", "timeout": (1, 2, 3)}, ValueError, "storage option 'timeou"),
+    ("http", wds.gopen, {"url": "http://localhost:1/a", "headers": {"a\n": "b"}}, ValueError, "storage option 'header"),
+    ("http", wds.gopen, {"url": "http://localhost:1/a", "headers": {"a": 1}}, ValueError, "storage option 'headers':"),
     ("http", wds.gopen, {"url": "http://localhost:1/a", "headers": 7}, ValueError, "storage option 'headers' must be"),
     ("safe_eval", wds.utils.safe_eval, {"s": 5}, TypeError, "safe_eval: s must be text, got 5"),
     ("envsubst", wds.shardlists.envsubst, {"s": 5}, TypeError, "envsubst: s must be text, got 5"),
@@ -415,6 +436,7 @@ FLUID = [
     (lambda ds: ds.repeat("a"), "repeat: nepochs must be a whole number"),
     (lambda ds: ds.repeat(nbatches="a"), "repeat: nbatches must be a whole number"),
     (lambda ds: ds.with_length("a"), "with_length: n must be a number of items"),
+    (lambda ds: ds.with_length(-1), "with_length: n must be a number of items or None, 0 or more, got -1"),
     (lambda ds: ds.set_epoch("a"), "set_epoch: epoch must be a whole number"),
     (lambda ds: ds.log_keys(5), "log_keys: logfile must be"),
     (lambda ds: ds.lmdb_cached(5), "LMDBCached: fname must be"),

@@ -158,6 +158,21 @@ def test_answers_of_servers(monkeypatch: pytest.MonkeyPatch, caplog: Any, capfd:
                 assert leaks(use, caplog, capfd) == []
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [f"Authorization: Bearer {SECRET}", [("Authorization", SECRET)], {"Authorization": f"Bearer {SECRET}\n"}],
+)
+def test_wrong_headers_are_not_shown(headers: Any, caplog: Any, capfd: Any) -> None:
+    """Headers of a wrong form, such as a token with the end of its line, are an error without what they hold."""
+    for use in (
+        lambda: gopen("http://127.0.0.1:1/a.tar", headers=headers),
+        lambda: wds.WebDataset("http://127.0.0.1:1/a.tar", shardshuffle=False, storage_options={"headers": headers}),
+    ):
+        with pytest.raises(ValueError, match="storage option 'headers'"):
+            use()
+        assert leaks(use, caplog, capfd) == []
+
+
 def test_the_environment_is_not_shown(monkeypatch: pytest.MonkeyPatch, caplog: Any, capfd: Any) -> None:
     """Tokens and rewriting rules of the environment stay where they are."""
     for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "HTTP_PASSWORD"):

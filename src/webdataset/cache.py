@@ -98,6 +98,7 @@ class FileCache:
         validator=a(check_function, optional=True),
         handler=a_handler,
         cache_size=a(check_number, "bytes"),
+        cache_cleanup_interval=a(check_number, "seconds", optional=True),
         wait=check_flag,
     )
     def __init__(

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any
 
+from ._arguments import a, check_flag, check_function, check_number, check_path, checked
 from .cachelocks import Lock, ask
 from .cachepartial import etag_of, is_left_over, read_state, state_of
 
@@ -39,6 +40,14 @@ class LRUCleanup:
         interval: seconds between two looks at the folder; None: look each time.
     """
 
+    @checked(
+        "LRUCleanup",
+        cache_dir=a(check_path, optional=True),
+        cache_size=a(check_number, "bytes"),
+        keyfn=check_function,
+        verbose=check_flag,
+        interval=a(check_number, "seconds", optional=True),
+    )
     def __init__(
         self,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -56,6 +65,7 @@ class LRUCleanup:
 
     def set_cache_dir(self, cache_dir: str | os.PathLike[str]) -> None:
         """Look after another folder from now on."""
+        check_path("LRUCleanup.set_cache_dir", "cache_dir", cache_dir)
         self.cache_dir = cache_dir
         self.last_run = 0.0
 

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ._arguments import check_path, check_text
 from ._closing import close_stream
 from .cachepartial import Partial, State, claim, claim_private
 from .errors import (
@@ -373,6 +374,8 @@ def download(url: str, dest: str | os.PathLike[str], chunk_size: int = 1024**2, 
     Raises:
         OpenError: the url cannot be read to its end, or the file cannot be written.
     """
+    check_text("download", "url", url)
+    check_path("download", "dest", dest)
     job = Job(url, os.fspath(dest), verbose=verbose)
     done = Download(job, claim_private(job.dest))
     done.run()

@@ -11,6 +11,7 @@ import hashlib
 import re
 import urllib.parse
 
+from ._arguments import check_number, check_text
 from .errors import printable
 from .storage.urls import scheme_of
 
@@ -35,6 +36,7 @@ _SUFFIX = re.compile(r"(\.tar)?\.[A-Za-z0-9]{1,8}$")
 
 def islocal(url: str) -> bool:
     """Whether a url is a path or a `file:` url."""
+    check_text("islocal", "url", url)
     return scheme_of(url) in ("", "file")
 
 
@@ -44,6 +46,7 @@ def pipe_cleaner(spec: str) -> str:
     >>> pipe_cleaner("pipe:curl -s 'https://host/a.tar' | cat"), pipe_cleaner("pipe:cat a.tar")
     ('https://host/a.tar', 'pipe:cat a.tar')
     """
+    check_text("pipe_cleaner", "spec", spec)
     if scheme_of(spec) != "pipe":
         return spec
     words = [word.strip("'\"") for word in spec[len("pipe:") :].split()]
@@ -61,10 +64,10 @@ def url_to_cache_name(url: str, ndir: int = 0) -> str:
     'b/train-0-276eb81767013f7b.tar.gz'
 
     Raises:
-        TypeError: the url is no text.
+        TypeError: the url is no text, or ndir no whole number.
     """
-    if not isinstance(url, str):
-        raise TypeError(f"a url must be a str, got {type(url).__name__}: {url!r:.100}")
+    check_text("url_to_cache_name", "url", url)
+    check_number("url_to_cache_name", "ndir", ndir, "folders", whole=True)
     digest = hashlib.sha256(unsigned(url).encode("utf-8", "surrogatepass")).hexdigest()[:HASH_DIGITS]
     *folders, name = _path_of(url)
     found = _SUFFIX.search(name)

@@ -114,7 +114,7 @@ class with_epoch(TorchIterable, PipelineStage):  # noqa: N801 -- the published n
 class with_length(TorchIterable, PipelineStage):  # noqa: N801 -- the published name
     """The data set, with `length` as its `len()`; nothing else changes."""
 
-    @checked("with_length", length=a(check_number, "items", whole=True, optional=True))
+    @checked("with_length", length=a(check_number, "items", least=0, whole=True, optional=True))
     def __init__(self, dataset: Any, length: int) -> None:
         self.dataset = dataset
         self.length = length

@@ -152,6 +152,7 @@ def set_options(
 
 def gopen_file(url: str, mode: str = "rb", bufsize: int = 8192) -> Any:
     """Open a path or a `file:` url; the buffer's size is GOPEN_BUFFER, not `bufsize`."""
+    url = _text(url)
     _check_mode(mode)
     path = local.local_path(url)
     path = url if path is None else path

@@ -229,7 +229,7 @@ class DataPipeline(TorchIterable, PipelineStage):
 
     def with_length(self, n: int, silent: bool = True) -> Self:
         """Let `len()` of this object be `n`; nothing else changes, which a warning says unless `silent`."""
-        check_number("with_length", "n", n, "items", optional=True)
+        check_number("with_length", "n", n, "items", least=0, optional=True)
         if not silent:
             warnings.warn(f"with_length({n}) sets len() only; it changes nothing in what comes", stacklevel=2)
         self.size = n

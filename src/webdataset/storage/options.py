@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,7 +55,14 @@ class StorageOptions:
             wrong = not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind)
             if wrong or (name in _POSITIVE and not value > 0):
                 wanted = "a positive number" if name in _POSITIVE else f"a {kind[0].__name__}"
-                raise ValueError(f"storage option {name!r} must be {wanted}, got {value!r:.100}")
+                shown = type(value).__name__ if name == "headers" else f"{value!r:.100}"  # headers hold tokens
+                raise ValueError(f"storage option {name!r} must be {wanted}, got {shown}")
+        for name, value in self.headers.items():
+            if not _is_header(name, value):
+                raise ValueError(
+                    f"storage option 'headers': {name!r:.60} and its value must be text of one line each, without"
+                    " blanks at the ends"
+                )
 
 
 _NUMBER = (float, int)
@@ -88,7 +96,10 @@ def storage_options(given: StorageOptions | Mapping[str, Any] | None = None, **c
     """
     timeout = changes.pop("timeout", None)
     if timeout is not None:
-        connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        both = timeout if isinstance(timeout, (tuple, list)) else (timeout, timeout)
+        if len(both) != 2:
+            raise ValueError(f"storage option 'timeout' must be a number or a pair of them, got {timeout!r:.100}")
+        connect, read = both
         changes = {"connect_timeout": connect, "read_timeout": read, **changes}
     if changes.keys() - _KINDS.keys():
         raise TypeError(_unknown(changes))
@@ -102,6 +113,13 @@ def storage_options(given: StorageOptions | Mapping[str, Any] | None = None, **c
     if changes.get("headers", ()) is None:
         changes["headers"] = {}
     return dataclasses.replace(given, **changes) if changes else given
+
+
+def _is_header(name: Any, value: Any) -> bool:
+    if not (isinstance(name, str) and isinstance(value, str)):
+        return False
+    sendable = value.isprintable() and all(ord(letter) < 256 for letter in value)
+    return sendable and value == value.strip() and re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII) is not None
 
 
 def _unknown(named: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import os
 import shlex
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from .._arguments import a, check_flag, check_number, checked
+from .._arguments import a, check_flag, check_items, check_number, checked
 from ..errors import NotFoundError, OpenError, public_url
 from .owned import OwnedStream
 from .process import GRACE, PIPE_SIZE, describe_status, end_process, let_go, widen_pipe
@@ -45,7 +45,12 @@ class Pipe(OwnedStream):
     proc: subprocess.Popen[bytes]
     stream: IO[bytes]
 
-    @checked("Pipe", timeout=a(check_number, "seconds", optional=True), ignore_errors=check_flag)
+    @checked(
+        "Pipe",
+        timeout=a(check_number, "seconds", optional=True),
+        ignore_errors=check_flag,
+        ignore_status=a(check_items, "a list of exit statuses"),
+    )
     def __init__(
         self,
         *args: Any,
@@ -57,7 +62,7 @@ class Pipe(OwnedStream):
         **kw: Any,
     ) -> None:
         super().__init__()
-        if not mode or mode[0] not in "rw":
+        if not isinstance(mode, str) or mode[:1] not in ("r", "w"):
             raise ValueError(f'the mode of a pipe must be "rb" or "wb", got {mode!r}')
         self.mode = mode
         self.args = (args, kw)

@@ -91,10 +91,7 @@ def entries(url: str, options: StorageOptions | None = None) -> Iterator[Entry]:
 
 def lists(url: str) -> bool:
     """Whether there is a way to list what has such a url."""
-    try:
-        place = _place_of(url)
-    except ModuleNotFoundError:
-        return False
+    place = _place_of(url)
     return hasattr(place, "entries") and (not hasattr(place, "knows") or place.knows(url))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from ..errors import NotFoundError, OpenError, printable
+from .urls import scheme_of
 
 ADVICE = {
     401: "credentials are needed; pass headers=, or user and password in the url",
@@ -70,7 +72,8 @@ def connection_error(url: str, exn: Exception, timeouts: tuple[float, float]) ->
         (exceptions.ReadTimeoutError, f"the server sent nothing for {timeouts[1]:g} s"),
         (exceptions.ProxyError, f"the proxy of the environment does not work: {_root(reason)}"),
         (exceptions.ResponseError, "too many redirections"),
-        (exceptions.LocationValueError, "this is no url that http can open"),
+        (exceptions.ProxySchemeUnknown, "the proxy of the environment must be an http:// or https:// url"),
+        (exceptions.LocationValueError, _address_fact(reason, url)),
         (exceptions.SSLError, _certificate_fact(reason)),
     ]
     fact = next((fact for kind, fact in facts if isinstance(reason, kind)), f"the connection broke: {_root(reason)}")
@@ -92,6 +95,24 @@ def hopeless(exn: Exception) -> bool:
         next(iter(reason.args), None), ssl.SSLCertVerificationError
     )
     return certificate or isinstance(reason, exceptions.LocationValueError | exceptions.ResponseError)
+
+
+def _address_fact(exn: BaseException, url: str) -> str:
+    """What is wrong with an address: the url that the program wrote, or, where that is well, what it leads to."""
+    from urllib3 import exceptions
+
+    if scheme_of(url) not in ("http", "https"):
+        return "the server, or the endpoint, leads to what is no http:// or https:// url"
+    if isinstance(exn, exceptions.LocationParseError) or not _has_host(url):
+        return "this is no url that http can open"
+    return "the server redirects to what is no http:// or https:// url, which is not followed"
+
+
+def _has_host(url: str) -> bool:
+    try:
+        return bool(urlsplit(url).hostname)
+    except ValueError:
+        return False
 
 
 def _certificate_fact(exn: BaseException) -> str:
