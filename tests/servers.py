@@ -41,6 +41,7 @@ class Page:
         redirect: Location header; the status becomes 302 unless given.
         delay: seconds before the answer begins.
         pace: seconds between the pieces of the body.
+        gate: held while such a piece is sent and waited for, so that several answers share one pace.
         piece: bytes in one piece of the body.
         ranges: the Range header is obeyed (one range); otherwise it is ignored.
         headers: further ones. Where there is an ETag or a Last-Modified, If-Match and If-Range are obeyed.
@@ -57,6 +58,7 @@ class Page:
     content_type: str = "application/octet-stream"
     delay: float = 0.0
     pace: float = 0.0
+    gate: contextlib.AbstractContextManager[Any] = field(default_factory=contextlib.nullcontext)
     piece: int = 1 << 20
     ranges: bool = True
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -195,10 +197,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         sent = body if page.cut is None else body[: page.cut]
         for start in range(0, len(sent), page.piece):
             piece = sent[start : start + page.piece]
-            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if page.chunked else piece)
-            self.request_seen.sent += len(piece)
-            if page.pace:
-                self.server.over.wait(page.pace)
+            with page.gate:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if page.chunked else piece)
+                self.request_seen.sent += len(piece)
+                if page.pace:
+                    self.server.over.wait(page.pace)
         if page.cut is not None or page.announced is not None:
             self.server.over.wait(page.stall)
             self.close_connection = True

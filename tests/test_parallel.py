@@ -208,3 +208,16 @@ def test_faults_everywhere():
     with serve(answer) as server, open_read(server.url("/a"), options) as stream:
         assert stream.read() == BIG
         assert len(server.requests) > 4
+
+
+def test_connections_that_bring_nothing_are_given_up():
+    """A server that is slow as a whole is read over one connection in the end; its next object, from the beginning."""
+    page = Page(BIG * 3, headers=VERSION, piece=1 << 15, pace=0.002, gate=threading.Lock())
+    with serve({"/a": page, "/b": page}) as server:
+        with open_read(server.url("/a")) as stream:
+            assert stream.read() == BIG * 3
+        asked = len(server.requests)
+        assert asked > 1
+        with open_read(server.url("/b")) as stream:
+            assert stream.read() == BIG * 3
+        assert len(server.requests) == asked + 1

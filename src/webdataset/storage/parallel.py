@@ -37,7 +37,12 @@ REMEMBERED = 60.0
 """Seconds for which a server that was slow once is taken for slow: the next objects are spread from their beginning."""
 
 _slow: dict[str, tuple[float, float]] = {}
-"""Server -> bytes a second of one connection, and when that was measured."""
+"""Server -> bytes a second of one connection, and when that was measured; 0: more of them have not helped."""
+
+HELP = 1.25
+"""So many times as fast as one connection, several must be, or one goes on alone."""
+HELP_SECONDS = 0.5
+"""Seconds after which that is judged."""
 
 SMALLEST, LARGEST, SECONDS = 256 << 10, 8 << 20, 0.25
 """Bytes of a piece; between them, what one connection brings in so many seconds."""
@@ -118,22 +123,27 @@ class ParallelReader(ByteStream):
         if self._may_spread and not self.got and self._fetcher is None:
             rate, when = _slow.get(self._server, (0.0, -REMEMBERED))
             if time.perf_counter() - when < REMEMBERED:
-                self._spread(rate)
+                self._may_spread = rate > 0
+                if rate:
+                    self._spread(rate)
         if self._fetcher is not None:
             size = min(size, self._fetched_from - self.got)
             if not size:
                 first.close()
                 self._first = None
                 return b""
-        if not self._may_spread or self._fetcher is not None:
+        if not self._may_spread:
             data = first._read(size, some)
         else:
             before = time.perf_counter()
             data = first._read(size, some)
             now = time.perf_counter()
-            self._waited += now - before
-            if now - self._judged_when >= LOOK:
-                self._judge(now, self.got + len(data))
+            if self._fetcher is not None:
+                self._fetcher.beside(len(data), now - before)
+            else:
+                self._waited += now - before
+                if now - self._judged_when >= LOOK:
+                    self._judge(now, self.got + len(data))
         self.got += len(data)
         return data
 
@@ -159,7 +169,9 @@ class ParallelReader(ByteStream):
         if rest > 2 * SMALLEST:
             piece = int(min(max(rate * SECONDS, SMALLEST), LARGEST, rest // 2, max(self._options.ahead // 4, 1)))
             self._fetched_from = got + piece
-            self._fetcher = Fetcher(self._target, self._options, self._fetched_from, self.length, piece, self.etag)
+            self._fetcher = Fetcher(
+                self._target, self._options, self._fetched_from, self.length, piece, self.etag, rate
+            )
 
     def _read_fetched(self, size: int) -> bytes:
         assert self._fetcher is not None
@@ -167,6 +179,8 @@ class ParallelReader(ByteStream):
             return b""
         if not self._block:
             whole = self._fetcher.next_block()
+            if self._fetcher.useless:
+                _slow[self._server] = 0.0, time.perf_counter()
             if len(whole) <= size:
                 self.got += len(whole)
                 return whole  # the usual case: nothing is copied
@@ -191,11 +205,19 @@ class Fetcher:
     """Threads that fetch the pieces of an object, those that are needed first, first.
 
     Threads hold the fetcher and not the reader, so that a forgotten reader can be noticed.
+
+    Attributes:
+        useless: more connections have not brought more bytes; one goes on.
     """
 
     def __init__(
-        self, target: Target, options: StorageOptions, start: int, stop: int, piece: int, etag: str | None
+        self, target: Target, options: StorageOptions, start: int, stop: int, piece: int, etag: str | None, rate: float
     ) -> None:
+        self.useless = False
+        self._rate = rate
+        self._arrived = 0
+        self._began = time.perf_counter()
+        self._waited = 0.0
         self._target, self._options, self._etag = target, options, etag
         self._next, self._end, self._size = start, stop, piece
         self._window = max(1, options.ahead // piece)
@@ -228,7 +250,25 @@ class Fetcher:
                     return b""
                 if len(self._threads) < self._most:
                     self._add_thread()
+                before = time.perf_counter()
                 self._changed.wait()
+                self._waited += time.perf_counter() - before
+                self._judge()
+
+    def beside(self, arrived: int, waited: float) -> None:
+        """So many bytes have come over the first connection, for which the reader waited so many seconds."""
+        with self._changed:
+            self._arrived += arrived
+            self._waited += waited
+            self._judge()
+
+    def _judge(self) -> None:
+        """Whether all these connections are better than the first one was alone, if the reader waits at all."""
+        elapsed = time.perf_counter() - self._began
+        if elapsed > HELP_SECONDS and not self.useless and self._most:
+            slow = self._waited > WAITING * elapsed and self._arrived < HELP * self._rate * elapsed
+            self.useless, self._most = slow, 0 if slow else self._most
+            self._began, self._waited, self._arrived = time.perf_counter(), 0.0, 0
 
     def stop(self) -> None:
         """End all threads; one that still waits for a server's first word ends when that comes, or times out."""
@@ -275,6 +315,8 @@ class Fetcher:
         with self._changed:
             while not self._stopped.is_set():
                 left = next((piece for piece in self._pieces if not piece.taken), None)
+                if self.useless and self._working > 1:
+                    break
                 if left is not None:
                     left.taken = True
                     return left
@@ -301,6 +343,7 @@ class Fetcher:
                         raise OpenError(f"the object ended {missing} bytes too early", url=self._target.url)
                     with self._changed:
                         piece.at += len(block)
+                        self._arrived += len(block)
                         piece.blocks.append(block)
                         self._changed.notify_all()
             finally:
