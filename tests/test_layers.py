@@ -19,7 +19,7 @@ SECTIONS = [
     "policy workers security",
     "order pytorch",
     "storage gopen",
-    "braces shardgaps shardglobs shardlistfiles shardfolders shardspecs shardpatterns shardlists",
+    "braces shardfiles shardgaps shardglobs shardlistfiles shardfolders shardspecs shardpatterns shardlists",
     "tar",
     "samples grouping runs archivemembers tariterators openahead openers filetypes cachelocks cachepartial "
     "cachedownload cachefollow cachecleanup cachenames cache",

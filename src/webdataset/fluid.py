@@ -24,6 +24,7 @@ from .errors import public_url
 from .handlers import reraise_exception
 from .pipeline import DataPipeline
 from .samples import KEY_RULES, KeyRule
+from .shardfiles import is_spec
 from .shardfolders import DirectoryShardList
 from .shardglobs import is_folder, shards_in_folder
 from .shardlists import ResampledShards, SimpleShardList, shardspec, split_by_node, split_by_worker
@@ -310,7 +311,7 @@ class WebDataset(DataPipeline, FluidInterface):
 
 def _shard_list(urls: Any, mode: str | None, resampled: bool, seed: int, options: Any) -> Any:
     path = os.fspath(urls) if isinstance(urls, (str, os.PathLike)) else ""
-    if isinstance(urls, dict) or path.endswith((".yaml", ".yml", ".json")):
+    if isinstance(urls, dict) or is_spec(path):
         shards = shardspec(urls, storage_options=options)
         if not resampled:
             return shards

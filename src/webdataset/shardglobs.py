@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from .errors import EmptyDatasetError, ShardListError, public_url
 from .gopen import NATIVE, gopen_schemes
+from .shardfiles import without_query
 from .shardgaps import warn_of_gaps
 from .storage.local import local_path
 from .storage.options import StorageOptions
@@ -40,7 +41,7 @@ def expand_stars(url: str, options: StorageOptions | None = None) -> list[str]:
     if scheme in ("", "file"):
         path = local_path(url) or url
         found = [url] if os.path.exists(path) else _files(path)
-    elif "*" not in _without_query(url) or not _is_ours(scheme):
+    elif "*" not in without_query(url) or not _is_ours(scheme):
         return [url]
     else:
         found = _objects(url, options)
@@ -142,7 +143,3 @@ def _is_ours(scheme: str) -> bool:
     from .storage import places
 
     return places.lists(f"{scheme}://")
-
-
-def _without_query(url: str) -> str:
-    return re.sub(r"[?#].*", "", url, flags=re.DOTALL) if scheme_of(url) in ("http", "https") else url

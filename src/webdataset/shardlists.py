@@ -26,6 +26,7 @@ from ._types import Shards
 from .errors import EmptyDatasetError, ShardListError, printable, public_url
 from .order.seeded import EpochAttribute, SeededStage, seeded_random
 from .order.seeds import epoch_random
+from .shardfiles import is_spec, without_query
 from .shardfolders import (
     DirectoryShardList,
     check_pid_is_running,
@@ -34,6 +35,7 @@ from .shardfolders import (
 )
 from .shardpatterns import Options, Urls, envlookup, envsubst, expand_source, expand_urls
 from .shardspecs import MSSource, MultiShardSample, expand, read_spec, urls_of_index
+from .storage.options import storage_options as options_of
 from .workers import reader_info, resolve_seed
 
 __all__ = [
@@ -197,18 +199,20 @@ ResampledShardList = ResampledShards
 def shardspec(
     spec: Shards, *, allow_pipe: bool | None = None, storage_options: Options = None
 ) -> SimpleShardList | MultiShardSample:
-    """The shards of a spec (a dict, or a path ending in `.yaml`, `.yml` or `.json`), or of a pattern or list.
+    """The shards of a spec (a dict, or a path or url ending in `.yaml`, `.yml` or `.json`), or of a pattern or list.
 
     A JSON file with a `shardlist` is an index as wids writes it: its urls are relative to its `base`,
     or to its own folder. `allow_pipe`: whether `pipe:` urls in a file are allowed; None asks WDS_ALLOW_PIPE.
-    `storage_options`: how remote places are listed.
+    `storage_options`: how remote places are listed and read.
+    A spec or an index from elsewhere names no local files: names without a scheme lie beside it.
     """
     if isinstance(spec, dict):
         return MultiShardSample(spec, allow_pipe=allow_pipe, storage_options=storage_options)
     path = os.fspath(spec) if isinstance(spec, (str, os.PathLike)) else ""
-    if not path.endswith((".yaml", ".yml", ".json")):
+    if not is_spec(path):
         return SimpleShardList(spec, allow_pipe=allow_pipe, storage_options=storage_options)
-    if path.endswith(".json") and "shardlist" in (index := read_spec(path)):
+    options = None if storage_options is None else options_of(storage_options)
+    if without_query(path).endswith(".json") and "shardlist" in (index := read_spec(path, options)):
         return SimpleShardList(urls_of_index(index, path, allow_pipe))
     return MultiShardSample(path, allow_pipe=allow_pipe, storage_options=storage_options)
 

@@ -7,8 +7,8 @@
         shards: books-{000..999}.tar
         choose: 100
 
-A file is data and not trusted: it is read without making objects, unknown keys are errors, and a
-`pipe:` url in it is refused unless the program or WDS_ALLOW_PIPE=1 allows it.
+A file, local or anywhere that `gopen` reads, is data and not trusted: it is read without making objects, unknown keys
+are errors, and what it may name `shardfiles` says. Nothing is looked up before that is known.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from .braces import braceexpand
 from .errors import EmptyDatasetError, NotFoundError, SecurityError, ShardListError, printable, public_url
 from .order.seeds import epoch_random
 from .security import refuse_if_secure
+from .shardfiles import is_elsewhere, read_shard_file, refuse_pipes, url_beside, without_query
 from .shardglobs import expand_stars
+from .storage.local import local_path
 from .storage.options import StorageOptions
 from .storage.options import storage_options as options_of
 from .storage.urls import scheme_of
@@ -63,8 +65,8 @@ class MultiShardSample(TorchIterable):
 
     A spec has the keys `datasets`, `prefix` (in front of every url) and `buckets` (the folder of all
     sources). A source has `shards` (a pattern or a list of patterns, where `~` and `$NAME` mean what
-    they mean in a shell), `name`, `buckets`, and one of `resample: n` (n drawn with replacement) and
-    `choose: n` (n different ones); with neither, all are used.
+    they mean in a shell, except in a file from elsewhere), `name`, `buckets`, and one of `resample: n`
+    (n drawn with replacement) and `choose: n` (n different ones); with neither, all are used.
     The order is the same in all readers, so that they may split it.
 
     Attributes:
@@ -72,7 +74,7 @@ class MultiShardSample(TorchIterable):
         rng: the generator that `set_epoch` made, None before.
 
     Raises:
-        ShardListError: the spec is not as it must be (a ValueError).
+        ShardListError: the spec is not as it must be, or one from elsewhere names a local file (a ValueError).
         SecurityError: a file has `pipe:` urls that are not allowed.
     """
 
@@ -85,9 +87,9 @@ class MultiShardSample(TorchIterable):
         allow_pipe: bool | None = None,
         storage_options: StorageOptions | Mapping[str, Any] | None = None,
     ) -> None:
-        """`fname`: path of a YAML or JSON file, or the dict itself. `allow_pipe`: None asks WDS_ALLOW_PIPE.
+        """`fname`: path or url of a YAML or JSON file, or the dict itself. `allow_pipe`: None asks WDS_ALLOW_PIPE.
 
-        `storage_options`: how remote places are listed.
+        `storage_options`: how remote places are listed and read.
         """
         self.allow_pipe = allow_pipe
         self.storage_options = None if storage_options is None else options_of(storage_options)
@@ -97,12 +99,12 @@ class MultiShardSample(TorchIterable):
         self.parse_spec(fname)
 
     def parse_spec(self, fname: Any) -> None:
-        """Take the sources of this spec, a path or a dict."""
+        """Take the sources of this spec, a path, a url or a dict."""
         if not isinstance(fname, (dict, str, os.PathLike)):
             raise TypeError(f"MultiShardSample: fname must be a dict or the path of a spec, got {shown(fname)}")
-        where = "spec" if isinstance(fname, dict) else os.fspath(fname)
-        trusted = isinstance(fname, dict)
-        spec = fname if isinstance(fname, dict) else read_spec(fname)
+        file = None if isinstance(fname, dict) else os.fspath(fname)
+        where = "spec" if file is None else public_url(file)
+        spec = fname if isinstance(fname, dict) else read_spec(fname, self.storage_options)
         _check_keys(spec, SPEC_KEYS, where)
         datasets = spec.get("datasets")
         if not isinstance(datasets, list) or not datasets:
@@ -111,12 +113,14 @@ class MultiShardSample(TorchIterable):
         self.sources = []
         for i, source in enumerate(datasets):
             place = f"{where}: datasets[{i}]"
-            self.sources.append(
-                _parse_source(source, prefix, spec.get("buckets", ""), place, trusted, self.storage_options)
-            )
-            if not trusted:
-                refuse_pipes(self.sources[-1].urls, place, self.allow_pipe)
-            logger.info("%s: %d shards, %d an epoch", self.sources[-1].name, *_counts(self.sources[-1]))
+            found = _parse_source(source, place)
+            patterns = _patterns(source, prefix, spec.get("buckets", ""), place, file)
+            if file is not None:
+                refuse_pipes(patterns, place, self.allow_pipe)
+            found.urls = [url for pattern in patterns for url in expand_stars(pattern, self.storage_options)]
+            _check_counts(found, place)
+            self.sources.append(found)
+            logger.info("%s: %d shards, %d an epoch", found.name, *_counts(found))
 
     def set_epoch(self, seed: int) -> None:
         """Draw from `random.Random(seed)` from now on."""
@@ -145,17 +149,18 @@ class MultiShardSample(TorchIterable):
         return ({"url": url} for url in self.get_shards_for_epoch())
 
 
-def read_spec(path: Any) -> dict[str, Any]:
-    """The mapping in a YAML or JSON file; plain values only, never objects."""
-    name = os.fspath(path)
-    refuse_if_secure(f"{name}: specs are local files, which are not read while enforce_security is set")
+def read_spec(path: Any, options: StorageOptions | None = None) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file, wherever it is; plain values only, never objects."""
+    url = os.fspath(path)
+    name, is_json = public_url(url), without_query(url).endswith(".json")
+    if not is_elsewhere(url):
+        refuse_if_secure(f"{name}: specs are local files, which are not read while enforce_security is set")
+        if not os.path.exists(local_path(url) or url):
+            raise NotFoundError("no such spec", url=name)
+    data = read_shard_file(url, options)
     try:
-        with open(name, encoding="utf-8") as stream:
-            text = stream.read()
-    except FileNotFoundError as exn:
-        raise NotFoundError("no such spec", url=name) from exn
-    try:
-        if name.endswith(".json"):
+        text = data.decode("utf-8-sig")
+        if is_json:
             spec = json.loads(text)
         else:
             import yaml
@@ -165,34 +170,23 @@ def read_spec(path: Any) -> dict[str, Any]:
             except yaml.YAMLError as exn:
                 raise ValueError(" ".join(str(exn).split())) from None
     except ValueError as exn:
-        raise ShardListError(
-            f"{name}: cannot be read as {'JSON' if name.endswith('.json') else 'YAML'}: {exn}"
-        ) from exn
+        raise ShardListError(f"{name}: cannot be read as {'JSON' if is_json else 'YAML'}: {exn}") from exn
     if not isinstance(spec, dict):
         raise ShardListError(f"{name}: a spec is a mapping with the key datasets, got {type(spec).__name__}")
     return spec
 
 
-def refuse_pipes(urls: list[str], where: str, allow: bool | None) -> None:
-    """SecurityError if a url that came from a file is a command, unless that is allowed."""
-    if allow is None:
-        allow = os.environ.get("WDS_ALLOW_PIPE", "0") not in ("", "0")
-    for url in urls:
-        if not allow and url.lower().startswith("pipe:"):
-            raise SecurityError(
-                f"{where}: {public_url(url)}: a command that comes from a file does not run;"
-                " if you trust the file, pass allow_pipe=True or set WDS_ALLOW_PIPE=1"
-            )
-
-
 def urls_of_index(index: dict[str, Any], path: str, allow_pipe: bool | None = None) -> list[str]:
     """The urls in the `shardlist` of an index, relative ones below its `base`, or below its own folder."""
-    base = _text(index.get("base") or os.path.dirname(path), f"{path}: base")
+    file, path = path, public_url(path)
+    base = _text(index.get("base") or ("" if is_elsewhere(file) else os.path.dirname(file)), f"{path}: base")
     shards = index["shardlist"]
     if not isinstance(shards, list) or not all(isinstance(shard, dict) for shard in shards):
         raise ShardListError(f"{path}: shardlist must be a list of mappings with the key url")
     urls = [_text(shard.get("url"), f"{path}: shardlist[{i}]: url") for i, shard in enumerate(shards)]
     urls = [url if scheme_of(url) else posixpath.join(base, url) for url in urls]
+    if is_elsewhere(file):
+        urls = [url_beside(file, url) for url in urls]
     refuse_pipes(urls, path, allow_pipe)
     return urls
 
@@ -202,38 +196,45 @@ def expand(s: str) -> str:
     return os.path.expanduser(os.path.expandvars(s))
 
 
-def _parse_source(
-    source: Any, prefix: str, buckets: Any, where: str, trusted: bool, options: StorageOptions | None
-) -> MSSource:
+def _parse_source(source: Any, where: str) -> MSSource:
+    """A source without its urls."""
     _check_keys(source, SOURCE_KEYS, where)
-    bucket = source.get("buckets", buckets)
-    if isinstance(bucket, list):
-        if len(bucket) != 1:
-            raise ShardListError(f"{where}: buckets must be one folder, got {len(bucket)}: write a source for each")
-        bucket = bucket[0]
-    bucket = _text(bucket, f"{where}: buckets")
-    patterns = source.get("shards")
-    patterns = patterns if isinstance(patterns, list) else [patterns]
-    names = [name for p in patterns for name in braceexpand(expand(_text(p, f"{where}: shards")))]
     found = MSSource(name=str(source.get("name", "")))
-    found.urls = [url for name in names for url in expand_stars(prefix + posixpath.join(bucket, name), options)]
-    if not trusted and any("$" in pattern for pattern in patterns) and any(map(scheme_of, found.urls)):
-        # A file could have the environment's secrets sent to a server of its choice.
-        raise SecurityError(f"{where}: shards: variables in a file stand for parts of local paths only, not of urls")
-    if not found.urls:
-        raise EmptyDatasetError(f"{where}: shards names none")
     wanted = {key: source[key] for key in ("resample", "choose") if source.get(key) is not None}
     if len(wanted) > 1:
         raise ShardListError(f"{where}: give resample or choose, not both")
     for key, count in wanted.items():
         if type(count) is not int or count < 0:
             raise ShardListError(f"{where}: {key} must be a number of shards, got {count!r}")
-        if key == "choose" and count > len(found.urls):
-            raise ShardListError(
-                f"{where}: choose: {count} of {len(found.urls)} shards; resample: {count} repeats some"
-            )
         found.perepoch, found.resample = count, key == "resample"
     return found
+
+
+def _patterns(source: dict[str, Any], prefix: str, buckets: Any, where: str, file: str | None) -> list[str]:
+    """The urls of a source, whose stars stand for what is there; `file` is where the spec was read."""
+    bucket = source.get("buckets", buckets)
+    if isinstance(bucket, list):
+        if len(bucket) != 1:
+            raise ShardListError(f"{where}: buckets must be one folder, got {len(bucket)}: write a source for each")
+        bucket = bucket[0]
+    bucket = _text(bucket, f"{where}: buckets")
+    shards = source.get("shards")
+    texts = [_text(text, f"{where}: shards") for text in (shards if isinstance(shards, list) else [shards])]
+    elsewhere = file is not None and is_elsewhere(file)
+    names = [name for text in texts for name in braceexpand(text if elsewhere else expand(text))]
+    urls = [prefix + posixpath.join(bucket, name) for name in names]
+    if file is not None and any("$" in text for text in texts) and (elsewhere or any(map(scheme_of, urls))):
+        # A file could have the environment's secrets sent to a server of its choice.
+        raise SecurityError(f"{where}: shards: variables in a file stand for parts of local paths only, not of urls")
+    return [url_beside(file, url) if file is not None and elsewhere else url for url in urls]
+
+
+def _check_counts(source: MSSource, where: str) -> None:
+    if not source.urls:
+        raise EmptyDatasetError(f"{where}: shards names none")
+    count = source.perepoch
+    if not source.resample and count > len(source.urls):
+        raise ShardListError(f"{where}: choose: {count} of {len(source.urls)} shards; resample: {count} repeats some")
 
 
 def _counts(source: MSSource) -> tuple[int, int]:
