@@ -123,11 +123,11 @@ class Source:
             if self.step < LARGEST_READ:
                 self.step *= 2
         while self.available < need:
-            before = time.perf_counter()
-            data = self.read_some(max(need - self.available, self.step), whole=self._quick)
+            before, wanted = time.perf_counter(), max(need - self.available, self.step)
+            data = self.read_some(wanted, whole=self._quick)
             if not data:
                 return False
-            self._quick = len(data) > QUICK * (time.perf_counter() - before)
+            self._quick = len(data) == wanted > QUICK * (time.perf_counter() - before)
             if self.step < self._largest_step:
                 self.step *= 2
             self.start += self.pos
