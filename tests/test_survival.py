@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -301,6 +304,77 @@ def test_slow_servers_are_no_fault():
     page = Page(DATA[:60_000], delay=0.02, piece=4000, pace=0.02)
     with serve({"/a": page}) as server:
         assert whole(server.url("/a")) == page.body
+        assert len(server.requests) == 1
+
+
+DRIP = Page(DATA, piece=1, pace=0.02)
+IMPATIENT = StorageOptions(attempts=1000, backoff=0.01, read_timeout=0.3, deadline=2.0, connections=1)
+
+
+@pytest.mark.parametrize("way", WAYS.values())
+@pytest.mark.parametrize("version", ["ETag", "nothing"])
+@pytest.mark.parametrize("connections", [1, 8])
+def test_a_server_that_drips_is_no_progress(version, way, connections):
+    """A byte now and then is no progress, over any number of connections: the read ends by its deadline."""
+    options = replace(IMPATIENT, connections=connections)
+    page = replace(DRIP, headers=VERSIONS[version][0])
+    with serve({"/a": page}) as server, pytest.raises(OpenError, match=r"sends too little, .* lowest_speed asks for"):
+        in_time(lambda: whole(server.url("/a"), options, way), 30)
+
+
+def test_a_connection_that_drips_is_left():
+    """What drips over one connection is read on over another; what came counts."""
+    page = replace(DRIP, headers=VERSIONS["ETag"][0])
+    with serve({"/a": first(1, page, Page(DATA, headers=page.headers))}) as server:
+        assert in_time(lambda: whole(server.url("/a"), way=by_read1)) == DATA
+        assert len(server.requests) == 2
+        assert int(server.requests[1].headers["Range"][6:-1]) > 0
+
+
+def test_headers_that_drip():
+    """An answer whose headers never end is given up, too."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        over = threading.Event()
+
+        def drip() -> None:
+            connection, _ = listening.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                while not over.wait(0.02):
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            with pytest.raises(OpenError, match="sends too little"):
+                in_time(lambda: whole(f"http://127.0.0.1:{listening.getsockname()[1]}/a", replace(QUICK, attempts=1)))
+        finally:
+            over.set()
+            thread.join()
+
+
+def test_listings_that_drip():
+    """A listing is a read like any other."""
+    with serve(lambda request: replace(DRIP, body=bytes(9000))) as server:
+        options = replace(IMPATIENT, endpoint=server.base, anonymous=True)
+        with pytest.raises(OpenError, match="sends too little"):
+            in_time(lambda: list(places.entries("s3://bucket/a", options)), 30)
+
+
+def test_any_speed_will_do():
+    """With lowest_speed=0 a body may come as slowly as it likes, as long as something comes."""
+    with serve({"/a": replace(DRIP, body=DATA[:50])}) as server:
+        assert whole(server.url("/a"), replace(QUICK, lowest_speed=0)) == DATA[:50]
+        assert len(server.requests) == 1
+
+
+def test_a_reader_that_takes_its_time():
+    """Only waiting for the server counts, not what the program does between two reads."""
+    page = replace(DRIP, piece=1000, headers=VERSIONS["ETag"][0])
+    with serve({"/a": page}) as server, places.open_read(server.url("/a"), QUICK) as stream:
+        for start in range(0, 5000, 1000):
+            assert stream.read(1000) == DATA[start : start + 1000]
+            time.sleep(0.2)
         assert len(server.requests) == 1
 
 

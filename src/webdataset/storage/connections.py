@@ -1,16 +1,72 @@
-"""urllib3's connections, but for one fault: an answer that breaks off within its headers is an error.
+"""urllib3's connections, but for two faults: an answer that breaks off within its headers is an error, and so is one
+that comes too slowly.
 
 http.client takes the headers that have come for all of them. Without its Content-Length a broken answer would look
-like an empty object.
+like an empty object. Timeouts of sockets know no drip: one byte now and then would do for ever.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import io
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
+
+_limit: ContextVar[tuple[float, float] | None] = ContextVar("lowest speed of answers", default=None)
+
+
+class TooSlowError(TimeoutError):
+    """Less came than must come."""
+
+
+@contextlib.contextmanager
+def at_least(speed: float, seconds: float) -> Iterator[None]:
+    """Answers that begin in this block give so many bytes a second, measured over so many seconds of waiting."""
+    token = _limit.set((speed, seconds) if speed else None)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+class _Paced(io.RawIOBase):
+    """The raw stream of an answer, which raises TooSlowError. The wait for the first bytes does not count."""
+
+    def __init__(self, raw: Any, speed: float, seconds: float) -> None:
+        self._raw, self._speed, self._seconds = raw, speed, seconds
+        self._begun = False
+        self._waited, self._came = 0.0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        number: int = self._raw.fileno()
+        return number
+
+    def readinto(self, buffer: Any, /) -> int:
+        before = time.perf_counter()
+        count: int = self._raw.readinto(buffer)
+        if not self._begun:
+            self._begun = True
+            return count
+        self._waited += time.perf_counter() - before
+        self._came += count
+        if self._waited >= self._seconds:
+            if count and self._came < self._speed * self._waited:
+                raise TooSlowError(f"less than {self._speed:g} bytes a second")
+            self._waited, self._came = 0.0, 0
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 class _Lines:
@@ -32,6 +88,13 @@ class _Lines:
 
 
 class _Response(http.client.HTTPResponse):
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        limit = _limit.get()
+        if limit is not None:
+            stream: Any = self.fp
+            self.fp = io.BufferedReader(_Paced(stream.detach(), *limit))
+
     def begin(self) -> None:
         stream: Any = self.fp
         self.fp = _Lines(stream)  # type: ignore[assignment]  # nothing but lines is read here

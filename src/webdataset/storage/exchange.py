@@ -139,6 +139,7 @@ def send(
     from urllib3.util import Retry, parse_url
 
     from .._version import __version__
+    from .connections import at_least
 
     # identity: a compressed transfer would have another length, and other bytes than the object
     own = {"Accept-Encoding": "identity", "User-Agent": f"webdataset/{__version__}"}
@@ -154,7 +155,8 @@ def send(
             sent.setdefault(name, value)
         address = parts._replace(auth=None).url
     secret = Retry.DEFAULT_REMOVE_HEADERS_ON_REDIRECT | set(options.headers) | (set(signed) - set(own) - _PLAIN)
-    with discreet():
+    # what is no read may be answered slowly: stores send blanks while they put the parts of an object together
+    with discreet(), at_least(options.lowest_speed if method == "GET" else 0.0, timeouts[1]):
         return pool_for(address).request(
             method,
             address,

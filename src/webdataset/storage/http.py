@@ -21,7 +21,7 @@ from .bytestream import PIECE, ByteStream
 from .exchange import give_up, open_response, request
 from .options import StorageOptions, storage_options
 from .retry import Patience
-from .status import connection_error, status_error
+from .status import connection_error, status_error, too_slow
 from .target import Stat, Target
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ class HttpReader(ByteStream):
         self._weak: str | None = None
         self._modified: str | None = None
         self._checksum: int | None = None
-        self._faltered = False
+        self._faltered = self._dripping = False
+        self._since = 0
         self._response = self._ask()
         self.headers: Mapping[str, str] = self._response.headers
         self._learn()
@@ -153,19 +154,27 @@ class HttpReader(ByteStream):
             # read loses what has come when a connection is reset in the middle; the second time that must not happen
             data = self._response.read1(wanted) if some or self._faltered else self._response.read(wanted)
         except self._errors as exn:
-            return _arrived(exn), connection_error(self.url, exn, self._patience.timeouts())
+            return _arrived(exn), self._fault(exn)
         if not data and self.length is not None:
             return b"", OpenError("the connection was closed too early", url=self.url)
         return data, None
 
     def _account(self, data: bytes) -> None:
         self.got += len(data)
-        self._patience.progressed()
+        self._since += len(data)
+        if not self._dripping or self._since >= self._options.lowest_speed * self._options.read_timeout:
+            self._dripping = False
+            self._patience.progressed()
         if self._checksum is not None:
             self._checksum = zlib.crc32(data, self._checksum)
         if self.got == self.length:
             with contextlib.suppress(*self._errors):
                 self._response.read(1)  # now urllib3 knows that it may keep the connection
+
+    def _fault(self, exn: Exception) -> OpenError:
+        # where bytes drip, a few of them on a new connection are no progress
+        self._dripping |= too_slow(exn)
+        return connection_error(self.url, exn, self._patience.timeouts())
 
     def _separate(self) -> None:
         """In a process that was forked since: leave the connection to the parent, and go on over one of its own."""
@@ -179,6 +188,7 @@ class HttpReader(ByteStream):
         """Have a response that continues where the broken one ended."""
         again: OpenError | None = fault
         self._faltered = True
+        self._since = 0
         while again is not None:
             give_up(self._response)
             try:
@@ -264,7 +274,7 @@ class HttpReader(ByteStream):
                 try:
                     data = self._response.read(min(count, PIECE))
                 except self._errors as exn:
-                    return connection_error(self.url, exn, self._patience.timeouts())
+                    return self._fault(exn)
                 if not data and self.length is None and not given:
                     return None  # the object ends before
                 if not data:

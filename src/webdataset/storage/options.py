@@ -20,7 +20,9 @@ class StorageOptions:
     Attributes:
         connect_timeout: seconds to wait for a connection.
         read_timeout: seconds to wait for the next bytes.
-        attempts: requests in a row that may fail without one new byte; 1 means no retries.
+        lowest_speed: bytes a second that a connection must give while it is waited for, measured over read_timeout;
+            a slower one counts as broken. 0: any speed will do.
+        attempts: requests in a row that may fail without new bytes at that speed; 1 means no retries.
         deadline: seconds that one read may wait in all, retries and pauses included.
         backoff: seconds before the second attempt; twice as long before each further one, less a random part.
         longest_pause: seconds that a pause may grow to; a server's Retry-After may ask for more.
@@ -37,6 +39,7 @@ class StorageOptions:
 
     connect_timeout: float = 30.0
     read_timeout: float = 60.0
+    lowest_speed: float = 1000.0
     attempts: int = 8
     deadline: float = 300.0
     backoff: float = 0.5
@@ -53,8 +56,8 @@ class StorageOptions:
         for name, kind in _KINDS.items():
             value = getattr(self, name)
             wrong = not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind)
-            if wrong or (name in _POSITIVE and not value > 0):
-                wanted = "a positive number" if name in _POSITIVE else f"a {kind[0].__name__}"
+            if wrong or (name in _POSITIVE and not value > 0) or (kind is _NUMBER and not value >= 0):
+                wanted = _WANTED.get(kind, f"a {kind[0].__name__}") if name not in _POSITIVE else "a positive number"
                 shown = type(value).__name__ if name == "headers" else f"{value!r:.100}"  # headers hold tokens
                 raise ValueError(f"storage option {name!r} must be {wanted}, got {shown}")
         for name, value in self.headers.items():
@@ -69,6 +72,7 @@ _NUMBER = (float, int)
 _KINDS: dict[str, Any] = {
     "connect_timeout": _NUMBER,
     "read_timeout": _NUMBER,
+    "lowest_speed": _NUMBER,
     "attempts": (int,),
     "deadline": _NUMBER,
     "backoff": _NUMBER,
@@ -81,6 +85,7 @@ _KINDS: dict[str, Any] = {
     "overwrite": (bool,),
     "tool": (bool,),
 }
+_WANTED = {_NUMBER: "a number, 0 or more"}
 _POSITIVE = {"connect_timeout", "read_timeout", "attempts", "deadline", "connections", "ahead"}
 
 

@@ -69,7 +69,7 @@ def connection_error(url: str, exn: Exception, timeouts: tuple[float, float]) ->
         (exceptions.NameResolutionError, "the name of the host is not known; check the spelling and the network"),
         (exceptions.NewConnectionError, f"no connection: {_root(reason)}"),
         (exceptions.ConnectTimeoutError, f"no connection within {timeouts[0]:g} s"),
-        (exceptions.ReadTimeoutError, f"the server sent nothing for {timeouts[1]:g} s"),
+        (exceptions.ReadTimeoutError, _timeout_fact(reason, timeouts[1])),
         (exceptions.ProxyError, f"the proxy of the environment does not work: {_root(reason)}"),
         (exceptions.ResponseError, "too many redirections"),
         (exceptions.ProxySchemeUnknown, "the proxy of the environment must be an http:// or https:// url"),
@@ -95,6 +95,21 @@ def hopeless(exn: Exception) -> bool:
         next(iter(reason.args), None), ssl.SSLCertVerificationError
     )
     return certificate or isinstance(reason, exceptions.LocationValueError | exceptions.ResponseError)
+
+
+def too_slow(exn: BaseException | None) -> bool:
+    """Whether the connection was given up because it gave too few bytes a second."""
+    from .connections import TooSlowError
+
+    while exn is not None and not isinstance(exn, TooSlowError):
+        exn = exn.__cause__ or exn.__context__
+    return exn is not None
+
+
+def _timeout_fact(exn: BaseException, seconds: float) -> str:
+    if too_slow(exn):
+        return f"the server sends too little, over {seconds:g} s less than the storage option lowest_speed asks for"
+    return f"the server sent nothing for {seconds:g} s"
 
 
 def _address_fact(exn: BaseException, url: str) -> str:
