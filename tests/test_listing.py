@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import uuid
 import warnings
 from pathlib import Path
 
+import fsspec
 import pytest
 
 import webdataset as wds
@@ -62,14 +64,6 @@ PATTERNS = [
 
 
 @pytest.mark.parametrize(("pattern", "keys"), PATTERNS)
-def test_stars_in_a_store(bucket, pattern, keys):
-    """A pattern stands for the objects that match, sorted, by the rules of local files."""
-    folders = ("deep/er",)  # a store has objects only
-    found = expand_urls(f"s3://{bucket.bucket}/{pattern}")
-    assert found == [f"s3://{bucket.bucket}/{key}" for key in keys if key not in folders]
-
-
-@pytest.mark.parametrize(("pattern", "keys"), PATTERNS)
 def test_stars_match_alike_everywhere(tmp_path, pattern, keys):
     """What matches in a store is what the standard glob finds in a folder of the same names."""
     for key in KEYS:
@@ -81,6 +75,42 @@ def test_stars_match_alike_everywhere(tmp_path, pattern, keys):
     assert [key for key in KEYS if matcher(one)(key)] == [
         key for key in KEYS if f"{tmp_path}/{key}" in expand_urls(f"{tmp_path}/{one}")
     ]
+
+
+@pytest.mark.parametrize(("pattern", "keys"), PATTERNS)
+def test_stars_in_every_store(store, pattern, keys):
+    """A pattern stands for the objects that match, sorted, by the rules of local files, in each kind of store."""
+    for key in KEYS:
+        store.put(key, b"x")
+    found = expand_urls(store.url(pattern))
+    assert found == [store.url(key) for key in keys if key != "deep/er"]
+
+
+def test_folders_in_every_store(store):
+    """A url that ends in a slash stands for the archives that lie directly there; a missing one is an error."""
+    for key in KEYS:
+        store.put(key, tar_bytes({"a.txt": key.encode()}))
+    assert texts(store.url("deep/")) == [b"deep/.hidden.tar", b"deep/x.tar"]
+    with pytest.raises(EmptyDatasetError, match="there is nothing here"):
+        wds.WebDataset(store.url("none/"), shardshuffle=False)
+    with pytest.raises(EmptyDatasetError, match="no object matches"):
+        wds.WebDataset(store.url("train-*.zip"), shardshuffle=False)
+
+
+@pytest.mark.parametrize(("pattern", "keys"), PATTERNS)
+def test_stars_in_what_fsspec_knows(pattern, keys):
+    """Patterns stand for the same files in a file system of fsspec."""
+    folder = f"memory://{uuid.uuid4().hex}"
+    memory = fsspec.filesystem("memory")
+    for key in KEYS:
+        memory.pipe_file(f"{folder}/{key}", tar_bytes({"a.txt": key.encode()}))
+    try:
+        assert expand_urls(f"{folder}/{pattern}") == [f"{folder}/{key}" for key in keys if key != "deep/er"]
+        assert texts(f"{folder}/deep/") == [b"deep/.hidden.tar", b"deep/x.tar"]
+        with pytest.raises(EmptyDatasetError):
+            expand_urls(f"{folder}/none/*.tar")
+    finally:
+        memory.store.clear()
 
 
 def test_a_data_set_of_a_pattern(bucket):
