@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -69,7 +70,7 @@ def test_post_is_called_when_the_shard_is_there_in_order_in_the_thread_of_the_pr
         seen.append((name, len(s3.get(name.rpartition("/")[2])), threading.current_thread()))
 
     with relay(s3.endpoint) as between:
-        between.lock, between.fault = threading.RLock(), first_last
+        between.lock, between.fault = contextlib.nullcontext(), first_last
         monkeypatch.setenv("AWS_ENDPOINT_URL", between.base)
         write_all(ShardWriter(s3.url("a-%d.tar"), maxcount=1, post=post, uploads=4), samples(5))
     assert seen == [(s3.url(f"a-{number}.tar"), 10240, threading.main_thread()) for number in range(5)]
@@ -141,7 +142,7 @@ def test_an_exception_gives_up_what_is_on_its_way(s3, monkeypatch):
             raise KeyError
 
     with relay(s3.endpoint) as between:
-        between.lock, between.fault = threading.RLock(), hold
+        between.lock, between.fault = contextlib.nullcontext(), hold
         monkeypatch.setenv("AWS_ENDPOINT_URL", between.base)
         with pytest.raises(KeyError):
             fail(ShardWriter(s3.url("a-%d.tar"), maxcount=1))
@@ -346,8 +347,12 @@ def test_a_conversion_that_is_killed_again_and_again_gives_the_same_shards(whole
     assert shards_in(tmp_path / "killed") == whole
 
 
+@pytest.mark.parametrize("s3", ["moto"], indirect=True)
 def test_a_conversion_to_a_server_that_is_killed_again_and_again(whole, s3):
-    """The same on a server: uploads that were cut off are done again, and nothing else."""
+    """The same on a server: uploads that were cut off are done again, and nothing else.
+
+    Not with s3rver: unlike S3 it shows an object while it is being put, and so may leave half a record.
+    """
     assert convert_with_kills(s3.url("train-%06d.tar")) >= 2
     assert shards_on(s3) == whole
 

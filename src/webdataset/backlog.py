@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .errors import DataError, OpenError
-from .storage.owned import OwnedStream
-from .storage.upload import GRACE
+from .storage.upload import GRACE, Upload
 
 
 class Backlog:
@@ -21,7 +20,7 @@ class Backlog:
     def __bool__(self) -> bool:
         return bool(self._closing)
 
-    def add(self, name: str, stream: OwnedStream, note: Any) -> None:
+    def add(self, name: str, stream: Upload, note: Any) -> None:
         """Close a stream in the background."""
         closing = _Closing(name, stream, note)
         self._closing.append(closing)
@@ -51,6 +50,8 @@ class Backlog:
         """Give up all that is on its way."""
         closing, self._closing = self._closing, deque()
         for one in closing:
+            one.stream.stop()
+        for one in closing:
             one.stream.abort()
         for one in closing:
             one.join(GRACE)
@@ -63,7 +64,7 @@ class _Closing(threading.Thread):
         failure: why that failed.
     """
 
-    def __init__(self, name: str, stream: OwnedStream, note: Any) -> None:
+    def __init__(self, name: str, stream: Upload, note: Any) -> None:
         super().__init__(name="webdataset upload", daemon=True)
         self.url, self.stream, self.note = name, stream, note
         self.failure: BaseException | None = None

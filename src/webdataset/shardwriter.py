@@ -308,8 +308,8 @@ class ShardWriter:
 
     def _abandon(self) -> None:
         """Give up all shards that are not there."""
+        self._backlog.abandon()  # before the other one, whose end takes time in which these might arrive
         self._abandon_shard()
-        self._backlog.abandon()
 
     def _abandon_shard(self) -> None:
         """Close this shard and remove it where that can be done."""

@@ -227,6 +227,11 @@ class Upload(OwnedStream):
     def progress(self, called: Callable[[int], Any] | None) -> None:
         self._steps.progress = called
 
+    def stop(self) -> None:
+        """Send nothing more, and do not wait: what is to come fails, as the beginning of `abort`, from any thread."""
+        if self._is_mine():
+            self._steps.stopped.set()
+
     def write(self, data: Any, /) -> int:
         """Take all of the data; the number of bytes.
 
