@@ -1,0 +1,1 @@
+"""Empty, as published: programs may import it."""
