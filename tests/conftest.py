@@ -29,6 +29,14 @@ def pytest_report_header() -> list[str]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Indexes are cached in a folder of the tests, not in that of the user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user-cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _impatient() -> Iterator[None]:
     """Remote reads of the tests, and of processes that they start, give up soon; what is tested is the same."""
     with pytest.MonkeyPatch.context() as patch:

@@ -23,8 +23,9 @@ SECTIONS = [
     "tar",
     "samples grouping runs archivemembers tariterators openahead openers filetypes cachelocks cachepartial "
     "cachedownload cachefollow cachecleanup cachenames cache",
+    "sampleindex shardbytes indexfiles shardindex shardsamples countedshards",
     "tenbin codecs autodecode filters cborsiterators utils",
-    "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets compat",
+    "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets indexed compat",
     "encoders tarwriter headway backlog shardwriter writer",
     "multi downloader bench typecheck",
     "__init__",

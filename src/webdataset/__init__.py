@@ -83,6 +83,7 @@ from .handlers import (
     warn_and_continue,
     warn_and_stop,
 )
+from .indexed import IndexedDataset
 from .mix import RandomMix, RoundRobin
 from .pipeline import DataPipeline
 from .policy import ErrorPolicy
@@ -118,6 +119,7 @@ __all__ = [
     "ErrorPolicy",
     "FluidInterface",
     "FluidWrapper",
+    "IndexedDataset",
     "LMDBCached",
     "LRUCleanup",
     "MockDataset",

@@ -13,6 +13,7 @@
     │   │   └── MissingFieldError     (KeyError)  a field that was asked for is not there
     │   ├── CollationError            (ValueError, AssertionError)  samples do not make a batch, or a batch no samples
     │   ├── DecodingError             (ValueError)  bytes are not what their name says
+    │   ├── StaleIndexError           (ValueError)  an index does not fit its shard
     │   └── OpenError                 (OSError)  a url cannot be opened, read or written
     │       ├── NotFoundError         (FileNotFoundError)  there is nothing at this url
     │       ├── UnknownSchemeError    (ValueError)  nobody knows how to open such urls
@@ -217,6 +218,10 @@ class OpenError(DataError, OSError):
 
 class NotFoundError(OpenError, FileNotFoundError):
     """There is nothing at this url."""
+
+
+class StaleIndexError(DataError, ValueError):
+    """An index does not fit its shard: it is cut, of another shard, or the shard changed since it was made."""
 
 
 class UnknownSchemeError(OpenError, ValueError):

@@ -33,7 +33,7 @@ class Grouper:
         url: becomes `__url__`.
         local_path: becomes `__local_path__` where given.
         handler: asked when a sample has a field twice; true drops the sample and goes on.
-        torn: "warn" or "error" when a key comes back later in the shard with a part of a sample.
+        torn: "warn" or "error" when a key comes back later in the shard with a part of a sample; "ignore": nothing.
         keys, lcase, suffixes: as `tariterators.group_by_keys` has them.
 
     Attributes:
@@ -234,7 +234,7 @@ class _SeenKeys:
         self._all: list[str] = []
         self._offsets: list[int | None] = []
         self._places: dict[str, int | None] | None = None
-        self._done = False
+        self._done = torn == "ignore"
 
     def add(self, keys: list[str], offsets: list[int | None], fields: Iterable[int], all_fields: int) -> None:
         """Remember the keys of samples and where they begin; look closer when one was there before.

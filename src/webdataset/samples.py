@@ -54,6 +54,19 @@ def is_metadata_member(name: str) -> bool:
     return _SKIPPED_NAME.match(name) is not None
 
 
+def may_be_field(keys: KeyRule) -> Callable[[bytes], bool]:
+    """A test of names as archives have them: false for members that belong to no sample under this naming rule."""
+    return _has_dot_and_is_no_metadata if keys is base_plus_ext else _is_no_metadata
+
+
+def _has_dot_and_is_no_metadata(raw: bytes) -> bool:
+    return b"." in raw and _is_no_metadata(raw)
+
+
+def _is_no_metadata(raw: bytes) -> bool:
+    return not (raw.startswith(b"__") and is_metadata_member(decode_name(raw)))
+
+
 def decode_name(name: bytes) -> str:
     """A member name as text; bytes that are not UTF-8 become lone surrogates, as everywhere in Python."""
     return name.decode("utf-8", "surrogateescape")

@@ -30,7 +30,7 @@ from .errors import DataError, NotFoundError
 from .grouping import Grouper
 from .handlers import reraise_exception
 from .places import add_place
-from .samples import KeyRule, base_plus_ext, decode_name, is_metadata_member, valid_sample
+from .samples import KeyRule, base_plus_ext, decode_name, may_be_field, valid_sample
 from .shardlists import Shard, SimpleShardList
 from .shardpatterns import Urls
 from .tar.reader import ArchiveReader, Begun
@@ -224,7 +224,7 @@ def expand_and_group(
     lcase: bool = True,
 ) -> Iterator[Sample]:
     """`tar_file_expander` and `group_by_keys` in one: the same samples, several times as fast."""
-    wanted = _may_be_field if keys is base_plus_ext else _is_no_metadata
+    wanted = may_be_field(keys)
     with closing_source(data):
         for source in data:
             url, stream = _url_and_stream(source)
@@ -264,14 +264,6 @@ def expand_and_group(
             finally:
                 reader.close()
                 close_stream(stream)
-
-
-def _may_be_field(raw: bytes) -> bool:
-    return b"." in raw and not (raw.startswith(b"__") and is_metadata_member(decode_name(raw)))
-
-
-def _is_no_metadata(raw: bytes) -> bool:
-    return not (raw.startswith(b"__") and is_metadata_member(decode_name(raw)))
 
 
 @checked(

@@ -69,6 +69,7 @@ class ArchiveReader:
         ended_without_mark: the stream ended where a header or an end mark should be.
         followed: after `finish`: "members" or "bytes" when there is something behind the end mark.
         member_begun: name of the member whose data was being read, or passed over, when an error came.
+        passed: offset and bytes of the data that was passed over last; None where they are pieces of a sparse member.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class ArchiveReader:
         self.ended_without_mark = False
         self.followed: str | None = None
         self.member_begun: bytes | None = None
+        self.passed: tuple[int, int] | None = None
         self._stream = stream
         self._globals: dict[bytes, bytes] = {}
         self._source: Source | None = None
@@ -132,6 +134,11 @@ class ArchiveReader:
     def found_members(self) -> bool:
         """Whether the header of a member was found: after an error, whether this is an archive at all."""
         return self._count > 0 or self.member_begun is not None
+
+    @property
+    def offset(self) -> int:
+        """Offset in the (decompressed) archive behind what was read: of the end mark, once all members have come."""
+        return self._source.offset if self._source is not None else 0
 
     @property
     def window_start(self) -> int:
@@ -213,7 +220,7 @@ class ArchiveReader:
         pad = -size % BLOCK
         if self.wanted is not None and not self.wanted(name):
             source.pos = at
-            self._pass_over(source, name, size + pad)
+            self._pass_over(source, name, size)
             return name, None, offset
         if at + size + pad <= len(window):
             source.pos = at + size + pad
@@ -240,7 +247,8 @@ class ArchiveReader:
 
     def _pass_over(self, source: Source, name: bytes, size: int) -> None:
         self.member_begun = name
-        source.skip(size)
+        self.passed = source.offset, size
+        source.skip(size + padding(size))
         self.member_begun = None
 
     def _data(self, source: Source, name: bytes, size: int) -> bytes:
@@ -352,7 +360,9 @@ class ArchiveReader:
             source.skip(size + padding(size))
             return None
         if self.wanted is not None and not self.wanted(name):
-            self._pass_over(source, name, size + padding(size))
+            self._pass_over(source, name, size)
+            if sparse is not None:
+                self.passed = None
             return name, None, start
         data = self._data(source, name, size)
         if sparse is not None:

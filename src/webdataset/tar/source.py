@@ -70,6 +70,7 @@ class Source:
 
     def _set_stream(self, stream: Any) -> None:
         self._file = _regular_file(stream)
+        self._pass_over = getattr(stream, "pass_over", None)  # of `shardbytes.RangeStream`
         stream = self._file or stream
         # read1 gives what is there; read of a buffered stream would wait for all that was asked for
         self._read = stream.read if self._file is not None else getattr(stream, "read1", stream.read)
@@ -87,7 +88,7 @@ class Source:
             self._decompressed = open_decompressed(self._file, kind)
         else:
             self._decompressed = open_decompressed(_Joined(self.window, self._read), kind)
-        self._file = None
+        self._file = self._pass_over = None
         self._read = self._read_whole = self._decompressed.read1
         self.compression = kind
         self.window, self.pos = b"", 0
@@ -214,6 +215,11 @@ class Source:
             self.step = SMALLEST_READ
             return
         missing = size
+        if self._pass_over is not None:
+            self._pass_over(size - self.available)
+            self.start += self.pos + size
+            self.window, self.pos = b"", 0
+            return
         while missing > self.available:
             missing -= self.available
             self.pos = len(self.window)

@@ -1,0 +1,320 @@
+"""Random access: `IndexedDataset(shards)[i]` is the i-th sample that a stream over these shards gives.
+
+Shards are opened when they are needed, and the last OPEN_SHARDS stay open. Where a list says how many samples each has,
+nothing is opened before a sample is asked for; else their indexes are found or made at once (`shardindex`). A sample
+costs one read (of a remote shard one request), many samples few. Processes that are forked or spawned share nothing
+but files; each opens shards of its own, and a pickled data set holds names and counts only.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self, overload
+
+import numpy as np
+
+from . import filters
+from ._closing import close_source
+from ._types import Alternatives, FieldDecoder, Handler, Sample
+from .countedshards import CountedShard, counted_shards
+from .errors import SampleError, StaleIndexError
+from .handlers import reraise_exception
+from .sampleindex import Integers
+from .shardbytes import open_shard
+from .shardindex import find_index, index_folder
+from .shardsamples import ShardSamples, Span, finder, join_spans
+from .storage.options import storage_options as options_of
+
+OPEN_SHARDS = 64
+AT_ONCE = 16
+"""So many requests are under way together."""
+IN_ORDER = 32
+"""So many samples are read together when all are iterated over."""
+
+
+class IndexedDataset:
+    """A map-style data set: `ds[i]`, `len(ds)`, slices, and the same samples as a stream over the shards.
+
+    Samples are dicts of bytes, `{"__key__", "__url__", field: bytes}`, or what `map`, `decode` and the like make of
+    them. torch's samplers and DataLoader take it as it is.
+
+    Args:
+        urls: a pattern, a list of urls, the path or url of a wids JSON, or a list of `{"url", "nsamples"}`.
+        fields: keep only these fields; the bytes of others are not read.
+        handler: asked when a shard cannot be read whole, or a sample has a field twice; true: the rest counts.
+        cache_dir: folder for indexes (below `index/`) and for plain copies of compressed shards; None: WDS_CACHE, else
+            the user's cache; "": none, indexes are kept in memory.
+        sidecars: whether index files beside shards are used.
+        allow_pipe: as in `WebDataset`.
+        storage_options: how remote places are read.
+
+    Raises:
+        ShardListError: `urls` is not as it must be.
+        DataError: a shard cannot be had.
+    """
+
+    def __init__(
+        self,
+        urls: Any,
+        fields: Collection[str] | None = None,
+        *,
+        handler: Handler = reraise_exception,
+        cache_dir: Any = None,
+        sidecars: bool = True,
+        allow_pipe: bool | None = None,
+        storage_options: Any = None,
+    ) -> None:
+        if isinstance(fields, (str, bytes)):
+            raise TypeError(f"IndexedDataset: fields must be a list of names, got {fields!r}; write ({fields!r},)")
+        self.fields = None if fields is None else frozenset(fields)
+        self.handler = handler
+        self.cache_dir = cache_dir
+        self.sidecars = sidecars
+        self.storage_options = options_of(storage_options)
+        self.shards = counted_shards(urls, self.storage_options, allow_pipe)
+        self._stages: tuple[Any, ...] = ()
+        self._picked: Integers | None = None
+        self._open = _OpenShards(self)
+        counts = [shard.nsamples for shard in self.shards]
+        unknown = [number for number, count in enumerate(counts) if count is None]
+        with ThreadPoolExecutor(min(AT_ONCE, len(unknown) or 1)) as pool:
+            for number, count in zip(unknown, pool.map(self._count, unknown), strict=True):
+                counts[number] = count
+        self._ends: Integers = np.cumsum(np.array(counts, np.int64))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if self._picked is None else len(self._picked)
+
+    @overload
+    def __getitem__(self, index: slice, /) -> Self: ...
+    @overload
+    def __getitem__(self, index: int | str, /) -> Any: ...
+    def __getitem__(self, index: Any, /) -> Any:
+        """The sample with this number (negative: from the end) or this key; of a slice, a data set of those.
+
+        Raises:
+            IndexError: there is no sample with this number.
+            KeyError: there is none with this key.
+            StaleIndexError: a list or an index says what the shard has not.
+        """
+        if isinstance(index, slice):
+            return self.subset(range(len(self))[index])
+        if isinstance(index, str):
+            index = self.index_of(index)
+        shard, i = self._locate(index)
+        return self._finished(self._open[shard].read(i))
+
+    def fetch(self, indices: Iterable[int]) -> list[Any]:
+        """The samples with these numbers, in this order; bytes that lie close together are read together."""
+        wanted = [self._locate(index) for index in indices]
+        inside: dict[int, set[int]] = {}
+        for shard, i in wanted:
+            inside.setdefault(shard, set()).add(i)
+        raw: dict[tuple[int, int], Sample] = {}
+        for numbers in _in_groups(list(inside), OPEN_SHARDS):
+            raw.update(self._fetch_raw({number: inside[number] for number in numbers}))
+        return [self._finished(dict(raw[place])) for place in wanted]
+
+    __getitems__ = fetch
+
+    def __iter__(self) -> Iterator[Any]:
+        for numbers in _in_groups(range(len(self)), IN_ORDER):
+            yield from self.fetch(numbers)
+
+    def index_of(self, key: str) -> int:
+        """The number of the sample with this key. The first call reads the keys of all shards, and keeps them.
+
+        Raises:
+            KeyError: there is none.
+            SampleError: there are several.
+        """
+        numbers = self._open.numbers_of(key)
+        if self._picked is not None:
+            numbers = np.flatnonzero(np.isin(self._picked, numbers)).tolist()
+        if not numbers:
+            raise KeyError(key)
+        if len(numbers) > 1:
+            raise SampleError(f"the samples {numbers[0]} and {numbers[1]} have one key; ask by number", key=key)
+        return int(numbers[0])
+
+    def keys(self) -> list[str]:
+        """The keys of all samples, in order, read from the indexes."""
+        keys = self._open.all_keys()
+        return keys if self._picked is None else [keys[number] for number in self._picked.tolist()]
+
+    def subset(self, indices: Iterable[int] | range) -> Self:
+        """A data set of the samples with these numbers, in this order; nothing is read."""
+        chosen = np.fromiter((self._checked(index) for index in indices), np.int64)
+        return self._copy(_picked=chosen if self._picked is None else self._picked[chosen])
+
+    def map(self, f: Callable[[Any], Any]) -> Self:
+        """The same samples with a function applied to each, when it is asked for."""
+        return self.compose(filters.map(f))
+
+    def decode(self, *args: str | FieldDecoder, only: Any = None) -> Self:
+        """The same samples, decoded as `WebDataset.decode` does."""
+        return self.compose(filters.decode(*args, only=only))
+
+    def to_tuple(self, *args: Alternatives) -> Self:
+        """The same samples as tuples of these fields."""
+        return self.compose(filters.to_tuple(*args))
+
+    def compose(self, *stages: Callable[[Iterable[Any]], Iterator[Any]]) -> Self:
+        """The same samples with further stages, each applied to one sample; one that leaves it out is an error."""
+        return self._copy(_stages=(*self._stages, *stages))
+
+    def close(self) -> None:
+        """Close the shards that are open; they are opened again when they are needed."""
+        self._open.close()
+
+    def _copy(self, **changes: Any) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, **changes)
+        return other
+
+    def _count(self, number: int) -> int:
+        try:
+            return len(self._open[number])
+        except Exception as exn:
+            if self.handler(exn):
+                return 0
+            raise
+
+    def _checked(self, index: Any) -> int:
+        i = operator.index(index)
+        count = len(self)
+        if not -count <= i < count:
+            raise IndexError(f"sample {i} of a data set that has {count}")
+        return i % count
+
+    def _locate(self, index: Any) -> tuple[int, int]:
+        """Number of the shard, and of the sample in it."""
+        i = self._checked(index)
+        if self._picked is not None:
+            i = int(self._picked[i])
+        shard = int(np.searchsorted(self._ends, i, side="right"))
+        return shard, i - (int(self._ends[shard - 1]) if shard else 0)
+
+    def _finished(self, sample: Sample) -> Any:
+        if not self._stages:
+            return sample
+        items: Any = iter([sample])
+        for stage in self._stages:
+            items = iter(stage(items))
+        try:
+            for item in items:
+                return item
+        finally:
+            close_source(items)
+        raise SampleError("a stage gave nothing for this sample", key=sample["__key__"], url=sample["__url__"])
+
+    def _fetch_raw(self, inside: dict[int, set[int]]) -> dict[tuple[int, int], Sample]:
+        """The samples with these numbers in these shards."""
+        opened = {number: self._open[number] for number in inside}
+        spans: list[tuple[int, Span]] = []
+        for number, samples in opened.items():
+            wanted = [span for i in inside[number] for span in samples.spans(i)]
+            spans += [(number, span) for span in join_spans(wanted, samples.gap)]
+
+        def read(place: tuple[int, Span]) -> bytes:
+            return opened[place[0]].shard.read(*place[1])
+
+        if len(spans) > 1 and any(samples.shard.is_remote for samples in opened.values()):
+            with ThreadPoolExecutor(min(AT_ONCE, len(spans))) as pool:
+                data = list(pool.map(read, spans))
+        else:
+            data = [read(place) for place in spans]
+        found = {}
+        for number, samples in opened.items():
+            own = [k for k, place in enumerate(spans) if place[0] == number]
+            find = finder([spans[k][1] for k in own], [data[k] for k in own])
+            found.update({(number, i): samples.build(i, find) for i in inside[number]})
+        return found
+
+
+class _OpenShards:
+    """Shards of a data set by number, opened when they are asked for; a copy in another process opens its own."""
+
+    def __init__(self, dataset: IndexedDataset) -> None:
+        self._shards: Sequence[CountedShard] = dataset.shards
+        self._options: dict[str, Any] = {"handler": dataset.handler, "storage_options": dataset.storage_options}
+        self._sidecars = dataset.sidecars
+        self._fields = dataset.fields
+        self._folder = index_folder(dataset.cache_dir)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._lock = threading.RLock()
+        self._opened: OrderedDict[int, ShardSamples] = OrderedDict()
+        self._numbers: dict[str, int | list[int]] | None = None
+
+    def __getitem__(self, number: int) -> ShardSamples:
+        with self._lock:
+            samples = self._opened.get(number)
+            if samples is not None:
+                self._opened.move_to_end(number)
+                return samples
+        samples = self._opening(number)
+        with self._lock:
+            self._opened[number] = samples
+            if len(self._opened) > OPEN_SHARDS:
+                self._opened.popitem(last=False)  # whoever still reads it keeps it open
+        return samples
+
+    def _opening(self, number: int, sidecars: bool = True) -> ShardSamples:
+        url, count, where = self._shards[number]
+        shard = open_shard(url, self._folder, self._options["storage_options"])
+        try:
+            index = find_index(shard, folder=self._folder, sidecars=sidecars and self._sidecars, **self._options)
+            if count is not None and count != len(index):
+                raise StaleIndexError(f"{where} says nsamples {count}, the shard has {len(index)}", url=url)
+        except BaseException:
+            shard.close()
+            raise
+        return ShardSamples(shard, index, self._fields)
+
+    def all_keys(self) -> list[str]:
+        """The keys of all samples, in order."""
+        keys: list[str] = []
+        for number in range(len(self._shards)):
+            samples = self[number]
+            if samples.index.members is None:
+                samples = self._opening(number, sidecars=False)
+            assert samples.index.members is not None
+            keys += samples.index.members.all_keys()
+        return keys
+
+    def numbers_of(self, key: str) -> list[int]:
+        """The numbers of the samples with this key."""
+        if self._numbers is None:
+            numbers: dict[str, int | list[int]] = {}
+            for number, name in enumerate(self.all_keys()):
+                before = numbers.setdefault(name, number)
+                if before != number:
+                    numbers[name] = [*(before if isinstance(before, list) else [before]), number]
+            self._numbers = numbers
+        found = self._numbers.get(key, [])
+        return found if isinstance(found, list) else [found]
+
+    def close(self) -> None:
+        """Close all."""
+        with self._lock:
+            while self._opened:
+                self._opened.popitem()[1].close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        left = ("_lock", "_opened", "_numbers")
+        return {name: value for name, value in self.__dict__.items() if name not in left}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._clear()
+
+
+def _in_groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for begin in range(0, len(items), size):
+        yield items[begin : begin + size]

@@ -1,0 +1,143 @@
+"""Files with the index of a shard, as bytes, and back: Energon's `.tar.idx`, DALI's `.idx`, and our own. Pure.
+
+Energon: N + 1 little-endian unsigned 64-bit numbers, `SampleIndex.offsets`. DALI: a line of text a sample with suffix,
+offset, size and (v1.2) name of each member. Ours is a cache and no format: a line of JSON with a checksum, then arrays.
+Parsers believe nothing: what they give is in order and within bounds, whether it fits a shard is for others to see.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+
+import numpy as np
+
+from .errors import StaleIndexError
+from .sampleindex import Integers, Members, SampleIndex
+from .samples import base_plus_ext, is_metadata_member
+from .shardbytes import Version
+from .tar.header import BLOCK, padding
+
+DALI_VERSIONS = {"v1.1": 3, "v1.2": 4}
+"""Version of a DALI index to the number of words for each member."""
+
+OUR_KIND = "webdataset-index-1"
+_ARRAYS = ("offsets", "first", "starts", "sizes", "codes", "key_ends", "wrapped")
+
+
+def format_offsets(index: SampleIndex) -> bytes:
+    """Energon's `.tar.idx`."""
+    return index.offsets.astype("<u8").tobytes()
+
+
+def parse_offsets(data: bytes) -> SampleIndex:
+    """The index in an Energon `.tar.idx`.
+
+    Raises:
+        StaleIndexError: it is cut, or no such index.
+    """
+    if len(data) % 8 or not data:
+        raise StaleIndexError(f"{len(data)} bytes are no list of 64-bit offsets: the index is cut, or of another kind")
+    return _checked(np.frombuffer(data, "<u8").astype(np.int64))
+
+
+def parse_dali(data: bytes) -> SampleIndex:
+    """The index in a DALI `.idx`, version v1.1 or v1.2. Of each sample it keeps where the one before it ends.
+
+    Raises:
+        StaleIndexError: it is cut, or no such index.
+    """
+    lines = data.decode("utf-8", "surrogateescape").splitlines()
+    version, _, count = (lines[0] if lines else "").partition(" ")
+    words = DALI_VERSIONS.get(version)
+    if words is None or not count.isdecimal():
+        raise StaleIndexError(f"a DALI index begins with v1.1 or v1.2 and a count, this one with {data[:20]!r}")
+    if len(lines) - 1 != int(count):
+        raise StaleIndexError(f"the index says {count} samples, and has {len(lines) - 1}: it is cut")
+    offsets, behind = [0], 0
+    for number, line in enumerate(lines[1:]):
+        parts = line.split(" ")
+        numbers = [*parts[1::words], *parts[2::words]]
+        if len(parts) % words or not parts or not all(text.isdecimal() for text in numbers):
+            raise StaleIndexError(f"line {number + 2} of the index is no list of members: {line[:60]!r}")
+        ends = zip(map(int, parts[1::words]), map(int, parts[2::words]), strict=True)
+        behind = max(at + size + padding(size) for at, size in ends)
+        if words == 4 and not any(_is_field(name) for name in parts[3::words]):
+            continue
+        offsets.append(behind)
+    return _checked(np.array(offsets, np.int64))
+
+
+def format_dali(index: SampleIndex) -> bytes:
+    """A DALI `.idx` v1.2; the index must have been made with `lcase=False`, as DALI looks at capital letters.
+
+    Raises:
+        StaleIndexError: it has offsets only, no sample, a member in pieces, or a name with a space.
+    """
+    members = index.members
+    if members is None or not len(index):
+        raise StaleIndexError("a DALI index needs at least one sample, and to know its members")
+    lines = [f"v1.2 {len(index)}"]
+    for i, key in enumerate(members.all_keys()):
+        words = []
+        for field, start, size, wrapped in members.rows(i):
+            if wrapped or any(mark.isspace() for mark in key + field):
+                raise StaleIndexError(f"{key}.{field}: DALI knows no sparse members and no spaces in names")
+            words.append(f"{field} {start} {size} {key}.{field}")
+        lines.append(" ".join(words))
+    return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
+
+
+def format_ours(index: SampleIndex, version: Version) -> bytes:
+    """Our own file: everything that is in the index, and of which state of the shard it is."""
+    members = index.members
+    assert members is not None
+    arrays: list[Integers] = [index.offsets, members.first, members.starts, members.sizes, members.codes]
+    arrays += [members.key_ends, np.array(sorted(members.wrapped), np.int64)]
+    body = b"".join([*(array.astype("<i8").tobytes() for array in arrays), members.keys])
+    head = {
+        "kind": OUR_KIND,
+        "version": version,
+        "lengths": [len(array) for array in arrays],
+        "fields": members.fields,
+        "crc32": zlib.crc32(body),
+        "bytes": len(body),
+    }
+    text = json.dumps(head).encode("ascii")
+    return text + b" " * (-(len(text) + 1) % 8) + b"\n" + body
+
+
+def parse_ours(data: bytes) -> tuple[SampleIndex, Version]:
+    """What `format_ours` was given.
+
+    Raises:
+        StaleIndexError: it is cut, damaged, or none of ours.
+    """
+    text, _, _ = data.partition(b"\n")
+    try:
+        head = json.loads(text)
+        body = memoryview(data)[len(text) + 1 :]
+        if head["kind"] != OUR_KIND or head["bytes"] != len(body) or head["crc32"] != zlib.crc32(body):
+            raise ValueError("another kind, length or checksum")
+        columns = {}
+        at = 0
+        for name, length in zip(_ARRAYS, head["lengths"], strict=True):
+            columns[name] = np.frombuffer(body, "<i8", length, at).astype(np.int64, copy=False)
+            at += 8 * length
+        offsets, wrapped = columns.pop("offsets"), columns.pop("wrapped")
+        members = Members(
+            fields=tuple(head["fields"]), keys=bytes(body[at:]), wrapped=frozenset(wrapped.tolist()), **columns
+        )
+        return SampleIndex(offsets, members), Version(*head["version"])
+    except (ValueError, KeyError, TypeError, AttributeError) as exn:
+        raise StaleIndexError(f"the cached index is damaged: {exn}") from exn
+
+
+def _is_field(name: str) -> bool:
+    return base_plus_ext(name)[0] is not None and not is_metadata_member(name)
+
+
+def _checked(offsets: Integers) -> SampleIndex:
+    if (offsets < 0).any() or (offsets % BLOCK).any() or (offsets[1:] <= offsets[:-1]).any():
+        raise StaleIndexError("the offsets do not grow in steps of 512: the index is damaged, or of another kind")
+    return SampleIndex(offsets)

@@ -1,0 +1,220 @@
+"""A shard -> its index: cached, Energon's `<shard>.tar.idx`, DALI's `<shard>.idx`, or made from the headers.
+
+A cached index counts when it is of this very state of the shard (size and time of change, or ETag) and its checksum is
+right. A sidecar cannot say what it is of, so it counts when it is not older than the (local) shard, does not reach
+beyond it, ends at its end, and samples begin where it says, at PROBES places; what is read with it is checked again
+for each sample. What does not count is made anew, and said so in the log. What is made is cached where that can be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from typing import Any
+
+from ._types import Handler
+from .cachenames import url_to_cache_name
+from .errors import DataError, OpenError, StaleIndexError, printable, public_url
+from .handlers import ignore_and_continue, reraise_exception
+from .indexfiles import format_dali, format_offsets, format_ours, parse_dali, parse_offsets, parse_ours
+from .sampleindex import SampleIndex, key_in_header, scan_samples
+from .shardbytes import ShardBytes, absolute, open_shard
+from .storage import local, places
+from .storage.atomic import AtomicFile
+from .tar.header import BLOCK, ZERO_BLOCK, is_header
+from .tariterators import locate_shard
+
+logger = logging.getLogger(__name__)
+
+PROBES = 8
+"""So many samples of a sidecar are looked up in the shard before it is believed."""
+
+
+def index_folder(cache_dir: str | os.PathLike[str] | None = None) -> str | None:
+    """Where indexes are cached: below `cache_dir`, else WDS_CACHE, else the user's cache; None where there is no place.
+
+    An empty `cache_dir` asks for none.
+    """
+    if cache_dir is not None:
+        return os.path.join(os.path.expanduser(cache_dir), "index") if os.fspath(cache_dir) else None
+    if os.environ.get("WDS_CACHE"):
+        return os.path.join(os.path.expanduser(os.environ["WDS_CACHE"]), "index")
+    user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(user, "webdataset", "index") if os.path.isabs(user) else None
+
+
+def find_index(
+    shard: ShardBytes,
+    *,
+    folder: str | None = None,
+    handler: Handler = reraise_exception,
+    sidecars: bool = True,
+    storage_options: Any = None,
+) -> SampleIndex:
+    """The index of an open shard.
+
+    Args:
+        folder: where indexes are cached, None: nowhere. See `index_folder`.
+        handler: asked when the shard is damaged, or a sample has a field twice; true: the rest is indexed.
+        sidecars: whether files beside the shard are looked for.
+
+    Raises:
+        DataError: the shard cannot be read, or what the handler lets pass.
+    """
+    cached = None
+    if folder is not None:
+        cached = os.path.join(folder, url_to_cache_name(absolute(shard.url)) + ".index")
+        found = _cached(cached, shard)
+        if found is not None:
+            return found
+    if sidecars:
+        for name, parse in ((energon_name(shard.url), parse_offsets), (dali_name(shard.url), parse_dali)):
+            found = None if name is None else _sidecar(name, parse, shard, storage_options)
+            if found is not None:
+                return found
+    if shard.fault is not None:
+        handler(locate_shard(shard.fault, shard.url, "read"))
+        handler = ignore_and_continue  # that fault is told; what it does to the archive is no other one
+    with contextlib.closing(shard.stream()) as stream:
+        index = scan_samples(stream, shard.url, handler)
+    if cached is not None and not index.faults and shard.fault is None:
+        _write(cached, format_ours(index, shard.version))
+    return index
+
+
+def write_sidecar(url: str | os.PathLike[str], kind: str = "energon") -> str:
+    """Write the index of a local shard beside it, as `<shard>.tar.idx` ("energon") or `<shard>.idx` ("dali"); its path.
+
+    Raises:
+        ValueError: another kind.
+        StaleIndexError: DALI's format cannot say what is in the shard.
+        DataError: the shard is damaged.
+    """
+    if kind not in ("energon", "dali"):
+        raise ValueError(f'write_sidecar: kind must be "energon" or "dali", got {kind!r}')
+    url = os.fspath(url)
+    with contextlib.closing(open_shard(url, "")) as shard, contextlib.closing(shard.stream()) as stream:
+        index = scan_samples(stream, url, lcase=kind != "dali")
+    name = energon_name(url) if kind == "energon" else dali_name(url)
+    path = None if name is None else local.local_path(name)
+    if path is None:
+        raise OpenError("a sidecar is written beside a local shard", url=url)
+    file = AtomicFile(path, overwrite=True)
+    try:
+        data = memoryview(format_offsets(index) if kind == "energon" else format_dali(index))
+        while data:
+            data = data[file.write(data) :]
+        file.close()
+    except BaseException:
+        file.abort()
+        raise
+    return path
+
+
+def energon_name(url: str) -> str | None:
+    """Where Energon keeps the index of a shard: a.tar and a.tgz have a.tar.idx; None for urls with a query.
+
+    >>> energon_name("b.c/a.tgz")
+    'b.c/a.tar.idx'
+    """
+    if "?" in url and "://" in url:
+        return None
+    folder, slash, name = url.rpartition("/")
+    return f"{folder}{slash}{os.path.splitext(name)[0]}.tar.idx" if name else None
+
+
+def dali_name(url: str) -> str | None:
+    """Where DALI keeps the index of a shard: the name up to its first dot; None for urls with a query.
+
+    >>> dali_name("b.c/a.0.tar")
+    'b.c/a.idx'
+    """
+    if "?" in url and "://" in url:
+        return None
+    folder, slash, name = url.rpartition("/")
+    return f"{folder}{slash}{name.partition('.')[0]}.idx" if name else None
+
+
+def check_fit(index: SampleIndex, shard: ShardBytes) -> None:
+    """Whether the offsets can be those of this shard.
+
+    Raises:
+        StaleIndexError: they cannot, or they are not enough to read it (it begins with a global header).
+    """
+    size = shard.size
+    end = int(index.offsets[-1])
+    if size is None or end > size:
+        raise StaleIndexError(f"the index reaches to byte {end}, the shard has {size}")
+    if end + BLOCK <= size and shard.read(end, end + BLOCK) != ZERO_BLOCK:
+        raise StaleIndexError(f"the index ends at byte {end}, where the shard goes on")
+    count = len(index)
+    probes = 2 if shard.is_remote else PROBES
+    for i in sorted({number * (count - 1) // (probes - 1) for number in range(probes)}) if count else ():
+        at = int(index.offsets[i])
+        block = shard.read(at, min(at + BLOCK, size))
+        if not is_header(block):
+            raise StaleIndexError(f"sample {i} does not begin at byte {at}, where the index says so")
+        key = key_in_header(block)
+        before = int(index.offsets[i - 1])
+        if i and key is not None and key == key_in_header(shard.read(before, before + BLOCK)):
+            raise StaleIndexError(f"sample {i} begins at byte {at}, says the index, which is inside of sample {i - 1}")
+    if count and shard.read(0, BLOCK)[156:157] == b"g":
+        raise StaleIndexError("the shard begins with a global header, which offsets alone cannot tell")
+
+
+def _cached(path: str, shard: ShardBytes) -> SampleIndex | None:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            index, version = parse_ours(file.read())
+        if version != shard.version or (version.mtime_ns is None and version.etag is None):
+            raise StaleIndexError("the shard changed since the index was made")
+        return index
+    except OSError:
+        return None
+    except StaleIndexError as exn:
+        logger.info("%s: %s; it is made anew", public_url(shard.url), exn.message)
+        return None
+
+
+def _sidecar(name: str, parse: Any, shard: ShardBytes, options: Any) -> SampleIndex | None:
+    """The index in a file beside the shard, None where there is none that fits."""
+    try:
+        path = local.local_path(name)
+        if path is not None:
+            with open(path, "rb", buffering=0) as file:
+                if os.fstat(file.fileno()).st_mtime_ns < (shard.version.mtime_ns or 0):
+                    raise StaleIndexError("it is older than the shard")
+                data = file.read()
+        else:
+            with contextlib.closing(places.open_read(name, options)) as stream:
+                data = stream.read()
+        index: SampleIndex = parse(data)
+        check_fit(index, shard)
+        return index
+    except StaleIndexError as exn:
+        logger.warning("%s: not used as the index of the shard: %s", printable(public_url(name)), exn.message)
+    except (OSError, DataError):
+        pass
+    return None
+
+
+def _write(path: str, data: bytes) -> None:
+    """Write a file for the next time; where that cannot be, there will be none."""
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        file = AtomicFile(path, overwrite=True)
+    except OSError as exn:
+        logger.debug("the index is not cached: %s", exn)
+        return
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        file.close()
+    except OSError as exn:
+        logger.debug("the index is not cached: %s", exn)
+        file.abort()
+    except BaseException:
+        file.abort()
+        raise

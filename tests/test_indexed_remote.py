@@ -1,0 +1,128 @@
+"""Random access to remote shards: few requests, few bytes, never another version, against a real nginx."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import webdataset as wds
+from helpers import tar_bytes
+from nginx import Nginx
+from test_indexed import as_pairs, samples, streamed, write_shards
+from webdataset.errors import DataError, NotFoundError, OpenError, ShardListError
+from webdataset.shardindex import write_sidecar
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indexes are cached in a folder of the test."""
+    monkeypatch.setenv("WDS_CACHE", str(tmp_path / "cache"))
+
+
+def served(nginx: Nginx, folder: str, *counts: int, size: int = 100) -> list[Path]:
+    """Shards in a folder of the server."""
+    return [Path(path) for path in write_shards(nginx.folder / folder, *counts, size=size)]
+
+
+def url_of(nginx: Nginx, path: Path) -> str:
+    return nginx.url(str(path.relative_to(nginx.folder)))
+
+
+def gets(nginx: Nginx, path: Path) -> list[Any]:
+    """The GET requests for a file so far."""
+    return [asked for asked in nginx.asked("/" + str(path.relative_to(nginx.folder))) if asked.method == "GET"]
+
+
+@pytest.mark.parametrize("indexed", ["scanned", "energon", "dali"])
+def test_one_remote_sample_costs_one_request_and_its_bytes(nginx: Nginx, indexed: str) -> None:
+    """`ds[i]` of a remote shard is one ranged request of less than the sample and 4 KB, whatever the index is from."""
+    (path,) = served(nginx, f"one-{indexed}", 300, size=5000)
+    if indexed != "scanned":
+        write_sidecar(path, indexed)
+    ds = wds.IndexedDataset(url_of(nginx, path))
+    expected = streamed(path)
+    before = len(gets(nginx, path))
+    for i in (0, 7, 150, -1):
+        assert as_pairs([ds[i]]) == [expected[i]]
+    asked = gets(nginx, path)[before:]
+    assert len(asked) == 4
+    assert all(request.status == 206 and request.bytes < 10_000 + 4096 for request in asked)
+
+
+def test_only_wanted_fields_are_read(nginx: Nginx) -> None:
+    """With `fields`, the bytes of large other fields are not asked for."""
+    path = nginx.folder / "wanted.tar"
+    path.write_bytes(tar_bytes({f"{i}.{f}": b"x" * n for i in range(3) for f, n in (("bin", 3 << 20), ("cls", 1))}))
+    ds = wds.IndexedDataset(url_of(nginx, path), ["cls"])
+    opened = sum(request.bytes for request in gets(nginx, path))
+    assert opened < 1 << 20  # data are passed over when the headers are read
+    assert [sample["cls"] for sample in ds.fetch([0, 2])] == [b"x", b"x"]
+    assert sum(request.bytes for request in gets(nginx, path)) - opened < 4096
+
+
+def test_many_samples_cost_few_requests(nginx: Nginx) -> None:
+    """Samples that lie close together come with one request, those far apart with one each."""
+    paths = served(nginx, "many", 50, 50, size=100_000)
+    ds = wds.IndexedDataset([url_of(nginx, path) for path in paths])
+    before = [len(gets(nginx, path)) for path in paths]
+    numbers = [3, 2, 4, 30, 60]
+    assert as_pairs(ds.fetch(numbers)) == [(streamed(paths[0]) + streamed(paths[1]))[i] for i in numbers]
+    assert [len(gets(nginx, path)) - count for path, count in zip(paths, before, strict=True)] == [2, 1]
+    assert ds.__getitems__([1]) == [ds[1]]
+
+
+def test_a_cached_index_of_a_remote_shard_is_used(nginx: Nginx) -> None:
+    """The second data set reads no headers again; after the object changed, the index is made anew."""
+    (path,) = served(nginx, "cached", 100)
+    wds.IndexedDataset(url_of(nginx, path))
+    before = sum(request.bytes for request in gets(nginx, path))
+    assert len(wds.IndexedDataset(url_of(nginx, path))) == 100
+    assert sum(request.bytes for request in gets(nginx, path)) - before < 1024
+    path.write_bytes(tar_bytes(samples(40)))
+    assert as_pairs(wds.IndexedDataset(url_of(nginx, path))) == streamed(path)
+
+
+def test_an_object_that_changes_gives_an_error(nginx: Nginx) -> None:
+    """After the object behind a url is replaced, a sample of the one that was opened is an error, not other bytes."""
+    (path,) = served(nginx, "changing", 20)
+    ds = wds.IndexedDataset(url_of(nginx, path))
+    assert ds[3]["__key__"] == "0-000003"
+    path.write_bytes(tar_bytes(samples(20, 50)))
+    os.utime(path, (1, 1))
+    with pytest.raises(DataError, match=r"a-0\.tar"):
+        ds[3]
+
+
+def test_compressed_remote_shards_are_decompressed_once(nginx: Nginx, caplog: pytest.LogCaptureFixture) -> None:
+    """A compressed shard is loaded once into the cache, which is said once."""
+    (path,) = served(nginx, "packed", 20)
+    packed = path.with_suffix(".tgz")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    for _ in range(2):
+        assert as_pairs(wds.IndexedDataset(url_of(nginx, packed))) == streamed(path)
+    assert caplog.text.count("decompressed once") == 1
+    assert sum(request.bytes >= packed.stat().st_size for request in gets(nginx, packed)) == 1
+
+
+def test_a_remote_json_lists_what_is_beside_it(nginx: Nginx) -> None:
+    """Urls in a JSON on a server are relative to it, and no local files."""
+    (path,) = served(nginx, "listed", 4)
+    (path.parent / "a.json").write_text('{"shardlist": [{"url": "a-0.tar", "nsamples": 4}]}')
+    ds = wds.IndexedDataset(nginx.url("listed/a.json"))
+    assert as_pairs(ds) == streamed(path)
+    (path.parent / "b.json").write_text(json.dumps({"shardlist": [{"url": str(path), "nsamples": 4}]}))
+    with pytest.raises(ShardListError, match="names no local files"):
+        wds.IndexedDataset(nginx.url("listed/b.json"))
+
+
+def test_what_has_no_ranges_is_told(nginx: Nginx) -> None:
+    """A command's output and a missing object give errors that say so."""
+    with pytest.raises(OpenError, match="no part can be read alone"):
+        wds.IndexedDataset("pipe:cat a.tar")
+    with pytest.raises(NotFoundError):
+        wds.IndexedDataset(nginx.url("absent.tar"))
