@@ -1,8 +1,8 @@
 """What a program names as shards -> urls, and how many samples each has, where that is known: from a wids JSON.
 
 A JSON is data and not trusted: counts must be counts, a `pipe:` url is refused unless it is allowed. Urls in it are
-relative to its `base`, or to its own folder; one from elsewhere names no local files. `datasets` may hold further lists,
-or name further JSONs, one level deep.
+relative to its `base`, or to its own folder; one from elsewhere names no local files. `datasets` may hold further
+lists, or name further JSONs, one level deep.
 """
 
 from __future__ import annotations
