@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -114,7 +116,7 @@ def test_numbers_slices_and_keys(tmp_path: Path) -> None:
     ds = wds.IndexedDataset(write_shards(tmp_path, 3, 5, 1))
     keys = [sample["__key__"] for sample in ds]
     assert len(ds) == 9
-    assert ds.keys() == keys
+    assert ds.all_keys() == keys
     assert ds[-1] == ds[8]
     assert ds[np.int64(3)]["__key__"] == "1-000000"
     assert [sample["__key__"] for sample in ds[2:7:2]] == keys[2:7:2]
@@ -133,6 +135,50 @@ def test_numbers_slices_and_keys(tmp_path: Path) -> None:
         ds[4:][keys[0]]
     with pytest.raises(TypeError):
         ds[1.0]  # type: ignore[call-overload]
+
+
+def test_splits_by_key(tmp_path: Path) -> None:
+    """A split takes each sample once, in about the shares, the same part for a key whatever else there is."""
+    paths = write_shards(tmp_path, 300, 300)
+    both, one = (wds.IndexedDataset(shards).split(train=0.8, val=0.1, test=0.1) for shards in (paths, paths[1:]))
+    assert sorted(key for part in both.values() for key in part.all_keys()) == wds.IndexedDataset(paths).all_keys()
+    assert [len(both[name]) for name in ("train", "val", "test")] == pytest.approx([480, 60, 60], abs=25)
+    assert {name: set(part.all_keys()) <= set(both[name].all_keys()) for name, part in one.items()} == dict.fromkeys(
+        one, True
+    )
+    other = wds.IndexedDataset(paths).split(train=0.8, salt="x")["train"]
+    assert other.all_keys() != both["train"].all_keys()
+    assert wds.IndexedDataset(paths).with_keys(["1-000001", "0-000000"]).all_keys() == ["1-000001", "0-000000"]
+    for shares in ({}, {"a": 0.9, "b": 0.2}, {"a": -0.1}):
+        with pytest.raises(ValueError, match="sum to at most 1"):
+            one["val"].split(**shares)
+
+
+def test_several_processes_index_at_once(tmp_path: Path) -> None:
+    """Processes that open the same shards at the same time all get the samples, and leave one whole index a shard."""
+    paths = write_shards(tmp_path, 500, 500, 500)
+    code = "import sys, webdataset as wds; print(sum(len(s['txt']) for s in wds.IndexedDataset(sys.argv[1:])))"
+    command = [sys.executable, "-c", code, *paths]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    assert {process.communicate()[0] for process in started} == {"150000\n"}
+    assert all(process.returncode == 0 for process in started)
+    names = [file.name for file in (tmp_path / "cache" / "index").iterdir()]
+    assert sorted(name.endswith(".index") for name in names) == [True] * 3
+
+
+def test_offsets_are_checked_once_more_when_many_samples_are_read(tmp_path: Path) -> None:
+    """A sidecar with offsets only serves all samples of a large shard; one that hides a cut sample is found out."""
+    path = Path(write_shards(tmp_path, 200)[0])
+    expected = streamed(path)
+    sidecar = Path(write_sidecar(path))
+    ds = wds.IndexedDataset(str(path), cache_dir="")
+    assert as_pairs(ds[i] for i in range(len(ds))) == expected
+    assert as_pairs(wds.IndexedDataset(str(path), cache_dir="")) == expected
+    offsets = np.frombuffer(sidecar.read_bytes(), "<u8")
+    np.insert(offsets, 101, offsets[100] + 1024).tofile(sidecar)
+    cut = wds.IndexedDataset(str(path), cache_dir="")
+    with pytest.raises(StaleIndexError, match="does not fit the shard"):
+        list(cut[:80])
 
 
 def test_a_key_of_two_samples_is_no_key(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ but files; each opens shards of its own, and a pickled data set holds names and 
 
 from __future__ import annotations
 
+import hashlib
 import operator
 import threading
 from collections import OrderedDict
@@ -141,7 +142,7 @@ class IndexedDataset:
             raise SampleError(f"the samples {numbers[0]} and {numbers[1]} have one key; ask by number", key=key)
         return int(numbers[0])
 
-    def keys(self) -> list[str]:
+    def all_keys(self) -> list[str]:
         """The keys of all samples, in order, read from the indexes."""
         keys = self._open.all_keys()
         return keys if self._picked is None else [keys[number] for number in self._picked.tolist()]
@@ -150,6 +151,28 @@ class IndexedDataset:
         """A data set of the samples with these numbers, in this order; nothing is read."""
         chosen = np.fromiter((self._checked(index) for index in indices), np.int64)
         return self._copy(_picked=chosen if self._picked is None else self._picked[chosen])
+
+    def with_keys(self, keys: Iterable[str]) -> Self:
+        """A data set of the samples with these keys, in this order; KeyError and SampleError as for `index_of`."""
+        return self.subset([self.index_of(key) for key in keys])
+
+    def split(self, *, salt: str = "", **shares: float) -> dict[str, Self]:
+        """Parts by a hash of the key, `split(train=0.9, val=0.1)`: a sample stays in its part whatever else is there.
+
+        Args:
+            salt: another one, another split.
+            shares: of each part, as fractions; what they leave is in no part.
+
+        Raises:
+            ValueError: they are negative, or more than the whole.
+        """
+        if not shares or min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-9:
+            raise ValueError(f"IndexedDataset.split: shares must be fractions that sum to at most 1, got {shares}")
+        places = np.array([_place_of(key, salt) for key in self.all_keys()])
+        ends = np.minimum(np.cumsum(list(shares.values())), 1)
+        ends[np.isclose(ends, 1)] = 1
+        parts = np.searchsorted(ends, places, side="right")
+        return {name: self.subset(np.flatnonzero(parts == part)) for part, name in enumerate(shares)}
 
     def map(self, f: Callable[[Any], Any]) -> Self:
         """The same samples with a function applied to each, when it is asked for."""
@@ -313,6 +336,12 @@ class _OpenShards:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._clear()
+
+
+def _place_of(key: str, salt: str) -> float:
+    """A number from 0 to 1 (exclusive) for a key, the same everywhere."""
+    digest = hashlib.sha256(f"{salt}/{key}".encode("utf-8", "surrogateescape")).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / (1 << 53)
 
 
 def _in_groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -8,13 +8,14 @@ read again, and it must be exactly one sample: what an index says is never taken
 from __future__ import annotations
 
 import bisect
+import contextlib
 import io
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple, cast
 
 from ._types import Sample
 from .errors import DataError, StaleIndexError
-from .sampleindex import SampleIndex, key_in_header, scan_samples
+from .sampleindex import Members, SampleIndex, key_in_header, scan_samples
 from .shardbytes import ShardBytes
 from .tar.header import BLOCK
 from .tar.reader import ArchiveReader, Member
@@ -23,6 +24,10 @@ LOCAL_GAP = 1 << 12
 REMOTE_GAP = 1 << 16
 LARGEST_SPAN = 1 << 23
 """Bytes between two spans that are read along with them; bytes from which on a span is not made larger."""
+
+
+WORTH_A_SCAN = 64
+"""So many samples of a local shard are read by offsets alone before all of its headers are."""
 
 
 class Span(NamedTuple):
@@ -61,6 +66,7 @@ class ShardSamples:
         self.index = index
         self.fields = None if fields is None else frozenset(fields)
         self.gap = REMOTE_GAP if shard.is_remote else LOCAL_GAP
+        self._parsed_so_far = 0
 
     def __len__(self) -> int:
         return len(self.index)
@@ -76,6 +82,11 @@ class ShardSamples:
             StaleIndexError: the index does not fit the shard.
             DataError: it cannot be read.
         """
+        members = self.index.members
+        if members is not None and self.fields is None and not members.wrapped:
+            sample = self._read_whole(members, i)
+            if sample is not None:
+                return sample
         spans = join_spans(self.spans(i), self.gap)
         return self.build(i, finder(spans, [self._read(span) for span in spans]))
 
@@ -112,6 +123,20 @@ class ShardSamples:
                 sample[field] = _unwrapped(data) if wrapped else data
         return sample
 
+    def _read_whole(self, members: Members, i: int) -> Sample | None:
+        """`read` for the usual case, where all of the sample lies close together; None where it does not."""
+        begin, end = members.first[i : i + 2].tolist()
+        starts, sizes = members.starts[begin:end].tolist(), members.sizes[begin:end].tolist()
+        if not starts or starts[-1] + sizes[-1] - starts[0] > sum(sizes) + self.gap:
+            return None
+        first = starts[0]
+        data = self.shard.read(first, starts[-1] + sizes[-1])
+        sample: Sample = {"__key__": members.key(i), "__url__": self.shard.url}
+        names = members.fields
+        for code, start, size in zip(members.codes[begin:end].tolist(), starts, sizes, strict=True):
+            sample[names[code]] = data[start - first : start - first + size]
+        return sample
+
     def _read(self, span: Span) -> bytes:
         return self.shard.read(*span)
 
@@ -129,8 +154,28 @@ class ShardSamples:
                 offset=begin,
                 stage="index",
             ) from exn
+        self._parsed_so_far += 1
+        if self._parsed_so_far == WORTH_A_SCAN and not self.shard.is_remote:
+            self._learn_members()
         one = ShardSamples(self.shard, found, self.fields)
         return one.build(0, lambda start, stop: data[start:stop])
+
+    def _learn_members(self) -> None:
+        """Index the shard whole, which the samples that follow are read with; the offsets must say the same."""
+        with contextlib.closing(self.shard.stream()) as stream:
+            found = scan_samples(stream, self.shard.url)
+        told, begins = self.index.offsets, found.offsets[:-1]
+        assert found.members is not None
+        last = found.members.first[1:] - 1
+        ends = found.members.starts[last] + found.members.sizes[last]
+        if len(found) != len(self.index) or (begins < told[:-1]).any() or (ends > told[1:]).any():
+            raise StaleIndexError(
+                f"the index does not fit the shard: it has {len(self.index)} samples, the shard {len(found)}, or they "
+                "lie elsewhere; remove the index, or make it anew",
+                url=self.shard.url,
+                stage="index",
+            )
+        self.index = found
 
     def _check_neighbours(self, i: int, found: SampleIndex, behind: bytes) -> None:
         """The samples beside this one have other keys, else the index cuts a sample in two.
