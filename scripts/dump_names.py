@@ -11,7 +11,9 @@ package is written as its name. Needs the network; run it only to add a version.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
+import itertools
 import json
 import pkgutil
 import subprocess
@@ -24,9 +26,18 @@ from pathlib import Path
 from typing import Any
 
 VERSIONS = ["0.2.100", "1.0.2"]
-NEEDED = ["numpy", "pyyaml", "braceexpand", "pyzmq", "typer"]  # typer and zmq: two modules import them at once
+NEEDED = {
+    "webdataset": [
+        "numpy",
+        "pyyaml",
+        "braceexpand",
+        "pyzmq",
+        "typer",
+    ],  # typer and zmq: two modules import them at once
+    "wids": ["numpy", "torch"],
+}
+"""What the modules of each package import at once."""
 TARGET = Path(__file__).parent.parent / "tests" / "names.json"
-PACKAGE = "webdataset"
 
 Row = list[Any]
 
@@ -71,10 +82,10 @@ def signature_of(value: Any) -> list[list[str]] | None:
 def is_ours(value: Any, module: str) -> bool:
     """Whether a name is the package's: not a module, class or function that it imports from elsewhere."""
     if inspect.ismodule(value):
-        return value.__name__.startswith(PACKAGE + ".")
+        return value.__name__.split(".")[0] in NEEDED
     home = getattr(value, "__module__", None)
     if inspect.isclass(value) or inspect.isfunction(value) or inspect.isbuiltin(value):
-        return isinstance(home, str) and home.split(".")[0] == PACKAGE
+        return isinstance(home, str) and home.split(".")[0] in NEEDED
     if isinstance(home, str) and home.split(".")[0] in ("typing", "collections", "__future__"):
         return False
     return not isinstance(value, types.GenericAlias)
@@ -95,11 +106,13 @@ def rows_of(version: str, module: str) -> Iterator[Row]:
                     yield [version, module, f"{name}.{method}", "method", signature_of(f)]
 
 
-def rows_of_package(version: str) -> list[Row]:
-    """The rows of all modules, in this very environment."""
-    package = importlib.import_module(PACKAGE)
-    found = list(rows_of(version, PACKAGE))
-    for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__, PACKAGE + ".")):
+def rows_of_package(name: str, version: str) -> list[Row]:
+    """The rows of all modules of a package in this very environment, none where it is not there."""
+    if importlib.util.find_spec(name) is None:
+        return []  # 1.0.2 has no wids
+    package = importlib.import_module(name)
+    found = list(rows_of(version, name))
+    for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__, name + ".")):
         try:
             found += rows_of(version, module)
             found.append([version, module, "", "module", None])
@@ -108,25 +121,26 @@ def rows_of_package(version: str) -> list[Row]:
     return found
 
 
-def installed(version: str, folder: str) -> str:
+def installed(package: str, version: str, folder: str) -> str:
     """The interpreter of a new environment with this version."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = str(Path(folder) / ("Scripts" if sys.platform == "win32" else "bin") / "python")
-    wanted = [f"{PACKAGE}=={version}", *NEEDED]
+    wanted = [f"webdataset=={version}", *NEEDED[package]]
     subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
     return python
 
 
 def main() -> None:
-    """Write tests/names.json; `--here VERSION` prints the rows of this environment instead."""
+    """Write tests/names.json; `--here PACKAGE VERSION` prints the rows of this environment instead."""
     if sys.argv[1:2] == ["--here"]:
         warnings.simplefilter("ignore")
-        sys.stdout.write(json.dumps(rows_of_package(sys.argv[2])))
+        sys.stdout.write(json.dumps(rows_of_package(*sys.argv[2:])))
         return
     rows: list[Row] = []
-    for version in VERSIONS:
+    for package, version in itertools.product(NEEDED, VERSIONS):
         with tempfile.TemporaryDirectory() as folder:
-            command = [installed(version, folder), str(Path(__file__).resolve()), "--here", version]
+            python = installed(package, version, folder)
+            command = [python, str(Path(__file__).resolve()), "--here", package, version]
             rows += json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=folder).stdout)
     lines = ",\n".join(json.dumps(row) for row in rows)
     TARGET.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -114,33 +111,3 @@ def test_ranges():
     assert intersect_range((0, 2), (2, 9)) is None
     assert intersect_ranges([(0, 3), (3, 7)], (5, 6)) == [(5, 6)]
     assert list(iterate_ranges([(0, 3), (3, 9)], random.Random(3), indexshuffle=False)) == [3, 4, 5, 6, 7, 8, 0, 1, 2]
-
-
-RANK = """
-import sys, torch, wids
-rank, store = int(sys.argv[1]), sys.argv[2]
-torch.distributed.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
-print(*sorted(wids.DistributedChunkedSampler(range(9), chunksize=4)))
-torch.distributed.destroy_process_group()
-"""
-
-
-def test_ranks_of_torch_distributed(tmp_path: Path):
-    """Two processes of a gloo group get the two halves."""
-    pytest.importorskip("torch")
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    assert [rank.communicate(timeout=100)[0].split() for rank in ranks] == [list("01234"), list("5678")]
-
-
-def test_they_are_samplers_of_torch():
-    """torch takes them for what they are."""
-    torch = pytest.importorskip("torch")
-    assert isinstance(ShardListSampler(None, lengths=[1]), torch.utils.data.Sampler)
-    loader = torch.utils.data.DataLoader(range(10), sampler=ChunkedSampler(range(10), chunksize=5), batch_size=None)
-    assert sorted(loader) == list(range(10))
-    assert len(loader) == 10

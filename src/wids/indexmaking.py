@@ -1,0 +1,57 @@
+"""Shards -> the entries of a wids JSON: url, md5sum, nsamples, filesize; each shard is read once, nothing is stored."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from webdataset.braces import braceexpand
+from webdataset.gopen import gopen
+from webdataset.sampleindex import scan_samples
+
+
+class _Counted:
+    """A stream that hashes and counts what is read from it."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.digest = hashlib.md5(usedforsecurity=False)
+        self.size = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self.stream.read(size)
+        self.digest.update(data)
+        self.size += len(data)
+        return data
+
+
+def shard_entry(url: str) -> dict[str, Any]:
+    """What a wids JSON says about a shard.
+
+    Raises:
+        OpenError: it cannot be read.
+        DataError: it is no archive, or a damaged one.
+    """
+    with gopen(url) as stream:
+        counted = _Counted(stream)
+        nsamples = len(scan_samples(counted, url, lcase=False))
+        while counted.read(1 << 20):
+            pass
+    return {"url": url, "md5sum": counted.digest.hexdigest(), "nsamples": nsamples, "filesize": counted.size}
+
+
+def shard_names(files: Iterable[str]) -> list[str]:
+    """The shards that names and brace patterns stand for, sorted, each once."""
+    return sorted({name for pattern in files for name in braceexpand(pattern)})
+
+
+def shorten_name(s: str) -> str:
+    """The words of a name without numbers and repetitions.
+
+    >>> shorten_name("data/imagenet-train-000000")
+    'data-imagenet-train'
+    """
+    words = [word for word in re.split(r"\W+", s) if word and not word.isdigit()]
+    return "-".join(dict.fromkeys(words))
