@@ -23,7 +23,7 @@ SECTIONS = [
     "tar",
     "samples grouping runs archivemembers tariterators openahead openers filetypes cachelocks cachepartial "
     "cachedownload cachefollow cachecleanup cachenames cache",
-    "sampleindex shardbytes indexfiles shardindex shardsamples countedshards",
+    "sampleindex shardbytes indexfiles shardindex shardsamples countedshards energon",
     "tenbin codecs autodecode filters cborsiterators utils",
     "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets indexed compat",
     "encoders tarwriter headway backlog shardwriter writer",

@@ -215,7 +215,7 @@ pytorch_weights_only: bool
 """As `autodecode.pytorch_weights_only`; either of them, set to False, lets pth fields load anything."""
 
 _SUBMODULES = frozenset(
-    {"bench", "codecs", "downloader", "errors", "multi", "order", "storage", "tar", "typecheck", "workers"}
+    {"bench", "codecs", "downloader", "energon", "errors", "multi", "order", "storage", "tar", "typecheck", "workers"}
 )
 
 

@@ -71,6 +71,9 @@ def _shards_of_json(
 ) -> Iterator[CountedShard]:
     index = read_json(path, options)
     where = public_url(path)
+    if isinstance(index, dict) and isinstance(index.get("shard_counts"), dict):  # Energon's .nv-meta/.info.json
+        shards = [{"url": url, "nsamples": count} for url, count in index["shard_counts"].items()]
+        index = {"shardlist": shards, "base": ".."}
     if not isinstance(index, dict) or not ("shardlist" in index or "datasets" in index):
         raise ShardListError(f"{where}: an index has the key shardlist or datasets")
     elsewhere = path if is_elsewhere(path) else None

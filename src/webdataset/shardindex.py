@@ -21,7 +21,7 @@ from .indexfiles import format_dali, format_offsets, format_ours, parse_dali, pa
 from .sampleindex import SampleIndex, key_in_header, scan_samples
 from .shardbytes import ShardBytes, absolute, open_shard
 from .storage import local, places
-from .storage.atomic import AtomicFile
+from .storage.atomic import write_file
 from .tar.header import BLOCK, ZERO_BLOCK, is_header
 from .tariterators import locate_shard
 
@@ -100,15 +100,7 @@ def write_sidecar(url: str | os.PathLike[str], kind: str = "energon") -> str:
     path = None if name is None else local.local_path(name)
     if path is None:
         raise OpenError("a sidecar is written beside a local shard", url=url)
-    file = AtomicFile(path, overwrite=True)
-    try:
-        data = memoryview(format_offsets(index) if kind == "energon" else format_dali(index))
-        while data:
-            data = data[file.write(data) :]
-        file.close()
-    except BaseException:
-        file.abort()
-        raise
+    write_file(path, format_offsets(index) if kind == "energon" else format_dali(index))
     return path
 
 
@@ -203,18 +195,6 @@ def _write(path: str, data: bytes) -> None:
     """Write a file for the next time; where that cannot be, there will be none."""
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        file = AtomicFile(path, overwrite=True)
+        write_file(path, data)
     except OSError as exn:
         logger.debug("the index is not cached: %s", exn)
-        return
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[file.write(view) :]
-        file.close()
-    except OSError as exn:
-        logger.debug("the index is not cached: %s", exn)
-        file.abort()
-    except BaseException:
-        file.abort()
-        raise

@@ -97,6 +97,26 @@ class AtomicFile:
             os.close(fd)
 
 
+def write_file(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a whole file, in place of one that is there.
+
+    Raises:
+        OpenError: it cannot be written.
+    """
+    file = AtomicFile(path, overwrite=True)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        file.close()
+    except OSError as exn:
+        file.abort()
+        raise cannot_write(exn, file.path) from exn
+    except BaseException:
+        file.abort()
+        raise
+
+
 def _open_alone(path: str) -> int:
     """A descriptor of the file, empty, for this writer alone; what a killed writer left is taken over.
 
