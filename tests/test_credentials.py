@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import traceback
 import warnings
@@ -96,8 +97,8 @@ def told(use: Callable[[], Any]) -> Iterator[str]:
         yield "\n".join(line for line in lines if not line.strip().startswith(code))  # sources hold the names only
 
 
-def leaks(use: Callable[[], Any], caplog: Any, capfd: Any) -> list[str]:
-    """Everything shown that holds the secret."""
+def leaks(use: Callable[[], Any], caplog: Any, capfd: Any, *secrets: str) -> list[str]:
+    """Everything shown that holds one of the secrets."""
     caplog.clear()
     with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.DEBUG):
         warnings.simplefilter("always")
@@ -106,7 +107,7 @@ def leaks(use: Callable[[], Any], caplog: Any, capfd: Any) -> list[str]:
     shown += [record.getMessage() + str(record.exc_text) for record in caplog.records]
     shown += capfd.readouterr()
     assert any(shown)
-    return [text for text in shown if SECRET in text]
+    return [text for text in shown if any(secret in text for secret in secrets or (SECRET,))]
 
 
 @pytest.mark.parametrize("url", URLS)
@@ -186,6 +187,51 @@ def test_the_environment_is_not_shown(monkeypatch: pytest.MonkeyPatch, caplog: A
     with serve({"/datasets/a/b/resolve/main/c.tar": Page(status=403)}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url("").rstrip("/"))
         assert leaks(lambda: gopen("hf://datasets/a/b/c.tar").read(), caplog, capfd) == []
+
+
+REFUSALS = {
+    "expired": Page(b"<Error><Code>ExpiredToken</Code><Message>bad</Message></Error>", status=403),
+    "missing": Page(status=404),
+    "broken": Page(status=500),
+    "cut": Page(b"x" * 5000, cut=100),
+    "moved": Page(redirect=f"http://me:{SECRET}@127.0.0.1:1/x?sig={SECRET}"),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+@pytest.mark.parametrize("url", ["s3://bucket/a", "az://cont/a", "az://sas/a", "gs://bucket/a", "hf://datasets/o/n/a"])
+def test_credentials_of_stores_are_not_shown(
+    url: str, refusal: str, clean_clouds: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any, capfd: Any
+) -> None:
+    """Reading, measuring, listing, writing and copying what a store refuses tells no key, token or signature."""
+    key = base64.b64encode(SECRET.encode() * 3).decode()
+    with serve(lambda request: REFUSALS[refusal]) as server:
+        azure = f"AccountName=acc;BlobEndpoint={server.base}/acc;"
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": f"AKIA{SECRET}",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_SESSION_TOKEN": SECRET,
+            "AWS_ENDPOINT_URL": server.base,
+            "AZURE_STORAGE_CONNECTION_STRING": azure
+            + (f"SharedAccessSignature=sv=1&sig={SECRET}" if url.startswith("az://sas") else f"AccountKey={key}"),
+            "HF_TOKEN": f"hf_{SECRET}",
+            "HF_ENDPOINT": server.base,
+            "STORAGE_EMULATOR_HOST": server.base,
+            "GOPEN_VERBOSE": "1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        for use in (
+            lambda: gopen(url).read(),
+            lambda: places.stat(url),
+            lambda: places.read_range(url, 1, 9),
+            lambda: gopen(url, "wb").close(),
+            lambda: list(wds.WebDataset(f"{url}/*.tar", shardshuffle=False)),
+            lambda: list(wds.WebDataset(f"@{url}", shardshuffle=False)),
+            lambda: list(wds.WebDataset(f"{url}.json", shardshuffle=False)),
+            lambda: list(wds.WebDataset(url, shardshuffle=False, cache_dir=str(tmp_path))),
+        ):
+            assert leaks(use, caplog, capfd, SECRET, key) == []
+    assert [path for path in tmp_path.rglob("*") if SECRET in path.name] == []
 
 
 def test_proxies_are_not_shown(monkeypatch: pytest.MonkeyPatch, caplog: Any, capfd: Any) -> None:

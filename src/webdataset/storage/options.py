@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import public_url
+
 VARIABLE = "WDS_STORAGE_OPTIONS"
 
 
@@ -60,6 +62,11 @@ class StorageOptions:
                 wanted = _WANTED.get(kind, f"a {kind[0].__name__}") if name not in _POSITIVE else "a positive number"
                 shown = type(value).__name__ if name == "headers" else f"{value!r:.100}"  # headers hold tokens
                 raise ValueError(f"storage option {name!r} must be {wanted}, got {shown}")
+        if self.endpoint is not None and not re.match(r"https?://[^/@]+(/[^@]*)?$", self.endpoint, re.IGNORECASE):
+            raise ValueError(
+                "storage option 'endpoint' must be an http:// or https:// url without user and password, got"
+                f" {public_url(self.endpoint)!r:.100}"
+            )
         for name, value in self.headers.items():
             if not _is_header(name, value):
                 raise ValueError(
