@@ -29,7 +29,7 @@ _ZEROS = re.compile(rb"\0*")
 SMALLEST_READ = 1 << 13
 FIRST_LOCAL_READ = 1 << 18
 LARGEST_READ = 1 << 20
-LARGEST_STREAM_READ = 1 << 19
+LARGEST_STREAM_READ = 1 << 18
 QUICK = 50e6
 """Bytes a second from which on a stream may be waited for: few large reads are faster than many small ones."""
 BULK_READ = 1 << 22
