@@ -27,6 +27,9 @@ from .localnames import default_localname
 from .wids_lru import LRUCache
 from .wids_tar import find_index_file
 
+SMALL = 1 << 16
+"""Bytes from the first field of a sample to the end of the last up to which they are read at once."""
+
 _NAME = re.compile(r"((?:.*/)?.*?)(\..*)", re.DOTALL)
 
 
@@ -127,8 +130,12 @@ class IndexedTarSamples:
         if not 0 <= number < len(self):
             raise IndexError(f"{self.path or 'shard'} has {len(self)} samples, there is no [{index}]")
         sample: dict[str, Any] = {}
-        for field, start, size, wrapped in self._members.rows(number):
-            data = self._read(start, size)
+        rows = self._members.rows(number)
+        begin = min([row[1] for row in rows], default=0)
+        end = max([row[1] + row[2] for row in rows], default=0)
+        whole = self._read(begin, end - begin) if end - begin <= SMALL else None
+        for field, start, size, wrapped in rows:
+            data = self._read(start, size) if whole is None else whole[start - begin : start - begin + size]
             sample[f".{field}"] = io.BytesIO(unwrapped(data) if wrapped else data)
         sample["__key__"] = self._members.key(number)
         return sample
