@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 import webdataset as wds
 from helpers import foreign_data, tar_bytes
-from reading import fused, golden_names, read
+from reading import SCANS, fused, golden_names, read
 from test_reader_property import Spec, build, several, specs
 from webdataset.errors import (
     DuplicateFieldError,
@@ -31,8 +32,11 @@ from webdataset.errors import (
     TruncatedError,
 )
 from webdataset.handlers import ignore_and_continue
+from webdataset.sampleindex import scan_samples
 from webdataset.samples import METADATA
+from webdataset.shardbytes import open_shard
 from webdataset.shardindex import dali_name, energon_name, write_sidecar
+from webdataset.shardsamples import ShardSamples
 
 ALL = sorted({*golden_names("expected.json"), *golden_names("expected_corrupt.json")})
 
@@ -74,12 +78,16 @@ def write_shards(folder: Path, *counts: int, size: int = 100) -> list[str]:
     return paths
 
 
+@pytest.mark.parametrize("scan", SCANS)
 @pytest.mark.parametrize("name", ALL)
-def test_golden_archives_give_the_streamed_samples(name: str, tmp_path: Path) -> None:
+def test_golden_archives_give_the_streamed_samples(
+    name: str, scan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`ds[i]` is the i-th streamed sample of every golden archive, whole or damaged, plain or compressed."""
     path = tmp_path / Path(name).name
     shutil.copy(foreign_data() / name, path)
     expected = streamed(path)
+    SCANS[scan](monkeypatch)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of streams that end oddly, as when they are read
         ds = wds.IndexedDataset([str(path)], handler=ignore_and_continue)
@@ -97,6 +105,12 @@ def test_an_index_gives_what_a_stream_gives(spec: Spec, chosen: int, tmp_path_fa
     path = tmp_path_factory.mktemp("property") / "a.tar"
     path.write_bytes(build(spec))
     expected = streamed(path)
+    for setting in SCANS.values():
+        with pytest.MonkeyPatch.context() as monkeypatch, path.open("rb") as stream:
+            setting(monkeypatch)
+            index = scan_samples(stream, handler=ignore_and_continue)
+        with contextlib.closing(open_shard(str(path), "")) as shard:
+            assert as_pairs(ShardSamples(shard, index).read_many(range(len(index)))) == expected
     for _ in range(2):
         ds = wds.IndexedDataset([str(path)], handler=ignore_and_continue, cache_dir=str(path.parent))
         assert as_pairs(ds[i] for i in range(len(ds))) == expected
@@ -109,6 +123,27 @@ def test_an_index_gives_what_a_stream_gives(spec: Spec, chosen: int, tmp_path_fa
     except DuplicateFieldError:
         return
     assert as_pairs(wds.IndexedDataset([str(path)], cache_dir="")) == expected
+
+
+@pytest.mark.parametrize("mixed", ["fields", "cases", "duplicates", "metadata", "bad"])
+def test_long_runs_of_odd_samples(mixed: str, tmp_path: Path) -> None:
+    """Among thousands of plain samples, those with other fields, doubled, left out or marked bad are as in a stream."""
+    odd = {
+        "fields": ["a.seg.png", "x"],
+        "cases": ["TXT2", "Cls2"],
+        "duplicates": ["TXT"],
+        "metadata": ["__key__", "__url__"],
+        "bad": ["__bad__"],
+    }[mixed]
+    members = {}
+    for i in range(3000):
+        members |= {f"{i % 7 * 'd/'}{i}.txt": b"t" * (i % 600), f"{i % 7 * 'd/'}{i}.cls": b"1"}
+        if i % 100 == 50:
+            members |= {f"{i % 7 * 'd/'}{i}.{field}": b"odd" for field in odd}
+    path = tmp_path / "a.tar"
+    path.write_bytes(tar_bytes(members))
+    ds = wds.IndexedDataset([str(path)], handler=ignore_and_continue)
+    assert as_pairs(ds) == streamed(path)
 
 
 def test_numbers_slices_and_keys(tmp_path: Path) -> None:
@@ -219,6 +254,17 @@ def test_indexes_that_we_write_are_read(parts: list[str], tmp_path: Path) -> Non
         assert written.name == reference.name
         assert written.read_bytes() == reference.read_bytes()
         assert as_pairs(wds.IndexedDataset(str(path), cache_dir="")) == streamed(path)
+
+
+def test_a_writer_leaves_indexes_beside_its_shards(tmp_path: Path) -> None:
+    """`ShardWriter(post=write_sidecar)` writes the index of each shard as soon as it is there."""
+    with wds.ShardWriter(str(tmp_path / "a-%d.tar"), maxcount=3, post=write_sidecar) as sink:
+        for i in range(7):
+            sink.write({"__key__": str(i), "txt": str(i)})
+    assert sorted(path.name for path in tmp_path.glob("*.idx")) == [f"a-{i}.tar.idx" for i in range(3)]
+    ds = wds.IndexedDataset(str(tmp_path / "a-{0..2}.tar"))
+    assert [sample["txt"] for sample in ds] == [str(i).encode() for i in range(7)]
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("version", ["amber-dali.idx", "amber-dali-v11.idx", "amber-dali-stale.idx"])

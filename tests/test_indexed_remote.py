@@ -5,16 +5,18 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import webdataset as wds
-from helpers import tar_bytes
+from helpers import foreign_data, tar_bytes
 from nginx import Nginx
-from test_indexed import as_pairs, samples, streamed, write_shards
+from test_indexed import ALL, as_pairs, samples, streamed, write_shards
 from webdataset.errors import DataError, NotFoundError, OpenError, ShardListError
+from webdataset.handlers import ignore_and_continue
 from webdataset.shardindex import write_sidecar
 
 
@@ -52,6 +54,17 @@ def test_one_remote_sample_costs_one_request_and_its_bytes(nginx: Nginx, indexed
     asked = gets(nginx, path)[before:]
     assert len(asked) == 4
     assert all(request.status == 206 and request.bytes < 10_000 + 4096 for request in asked)
+
+
+def test_golden_archives_on_a_server(nginx: Nginx) -> None:
+    """Every golden archive, whole or damaged, gives on a server the samples that a stream of the file gives."""
+    for name in ALL:
+        path = nginx.folder / "golden" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(foreign_data() / name, path)
+        ds = wds.IndexedDataset([url_of(nginx, path)], handler=ignore_and_continue, sidecars=False)
+        assert (name, as_pairs(ds)) == (name, streamed(path))
+        ds.close()
 
 
 def test_only_wanted_fields_are_read(nginx: Nginx) -> None:
