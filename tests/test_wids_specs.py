@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import webdataset as wds
+import wids
 from helpers import foreign_data
 from servers import serve
 from webdataset.errors import NotFoundError, SecurityError, ShardListError
@@ -90,6 +92,15 @@ def test_the_base_that_counts(tmp_path):
     assert urls_of(load_dsdesc_and_resolve(source, options={"base": None})) == [f"{tmp_path}/a.tar"]
     assert urls_of(resolve_dsdesc(spec_of("a.tar"))) == ["a.tar"]
     assert urls_of(load_dsdesc_and_resolve(io.StringIO(json.dumps(spec_of("a.tar"))))) == ["a.tar"]
+
+
+def test_streams_find_the_shards_of_a_base(monkeypatch, tmp_path):
+    """`WebDataset` reads the shards that `ShardListDataset` does, whatever the working directory."""
+    monkeypatch.chdir(tmp_path)
+    keys = [sample["__key__"] for sample in wds.WebDataset(str(WIDS / "amber-base.json"), shardshuffle=False)]
+    dataset = wids.ShardListDataset(str(WIDS / "amber-base.json"))
+    assert keys == [sample["__key__"] for sample in dataset]
+    assert len(keys) == 6
 
 
 def test_an_index_on_a_server(tmp_path):

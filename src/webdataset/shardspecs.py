@@ -177,9 +177,11 @@ def read_spec(path: Any, options: StorageOptions | None = None) -> dict[str, Any
 
 
 def urls_of_index(index: dict[str, Any], path: str, allow_pipe: bool | None = None) -> list[str]:
-    """The urls in the `shardlist` of an index, relative ones below its `base`, or below its own folder."""
+    """The urls in the `shardlist` of an index, relative ones below its `base`, which lies below its own folder."""
     file, path = path, public_url(path)
-    base = _text(index.get("base") or ("" if is_elsewhere(file) else os.path.dirname(file)), f"{path}: base")
+    base = _text(index.get("base") or "", f"{path}: base")
+    if not is_elsewhere(file) and not scheme_of(base):
+        base = posixpath.join(os.path.dirname(file), base)
     shards = index["shardlist"]
     if not isinstance(shards, list) or not all(isinstance(shard, dict) for shard in shards):
         raise ShardListError(f"{path}: shardlist must be a list of mappings with the key url")
