@@ -30,7 +30,7 @@ LOOK = 0.1
 WAITING = 0.5
 """Share of the time that the reader must have waited for the connection before a second one can help."""
 
-FAST = 300e6
+FAST = 150e6
 """Bytes a second at which one connection is enough."""
 
 REMEMBERED = 60.0
