@@ -27,6 +27,11 @@ def tar_bytes(
     return out.getvalue()
 
 
+def names_in(folder: Path) -> list[str]:
+    """The files below a folder, sorted, their paths relative to it."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
 def foreign_data() -> Path:
     """The folder of archives written by other tools: tests/golden, or `foreign` in WDS_TESTDATA."""
     elsewhere = os.environ.get("WDS_TESTDATA")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import webdataset as wds
-from helpers import tar_bytes
+from helpers import names_in, tar_bytes
 from servers import Page, html_page, serve
 from webdataset.cache import (
     FileCache,
@@ -63,10 +63,6 @@ def size_of(folder: Path) -> int:
         with contextlib.suppress(FileNotFoundError):
             total += path.stat().st_size
     return total
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import webdataset as wds
-from helpers import tar_bytes
+from helpers import names_in, tar_bytes
 from opener_contract import children, descriptors, eventually
 from servers import Page, serve
 from webdataset import cachecleanup
@@ -42,10 +42,6 @@ def read(cache: FileCache, url: str) -> bytes:
     (source,) = cache([url])
     with source["stream"] as stream:
         return stream.read()
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 @pytest.fixture

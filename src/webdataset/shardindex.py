@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 from ._types import Handler
@@ -110,10 +111,7 @@ def energon_name(url: str) -> str | None:
     >>> energon_name("b.c/a.tgz")
     'b.c/a.tar.idx'
     """
-    if "?" in url and "://" in url:
-        return None
-    folder, slash, name = url.rpartition("/")
-    return f"{folder}{slash}{os.path.splitext(name)[0]}.tar.idx" if name else None
+    return _beside(url, lambda name: f"{os.path.splitext(name)[0]}.tar.idx")
 
 
 def dali_name(url: str) -> str | None:
@@ -122,10 +120,14 @@ def dali_name(url: str) -> str | None:
     >>> dali_name("b.c/a.0.tar")
     'b.c/a.idx'
     """
+    return _beside(url, lambda name: f"{name.partition('.')[0]}.idx")
+
+
+def _beside(url: str, rename: Callable[[str], str]) -> str | None:
     if "?" in url and "://" in url:
         return None
     folder, slash, name = url.rpartition("/")
-    return f"{folder}{slash}{name.partition('.')[0]}.idx" if name else None
+    return f"{folder}{slash}{rename(name)}" if name else None
 
 
 def check_fit(index: SampleIndex, shard: ShardBytes) -> None:
