@@ -19,11 +19,12 @@ SECTIONS = [
     "policy workers security",
     "order pytorch",
     "storage gopen",
-    "braces shardfiles shardgaps shardglobs shardlistfiles shardfolders shardspecs shardpatterns shardlists",
+    "braces shardfiles shardgaps shardglobs shardlistfiles shardfolders shardspecs shardpatterns "
+    "countedshards shardlists",
     "tar",
     "samples grouping runs archivemembers tariterators openahead openers filetypes cachelocks cachepartial "
     "cachedownload cachefollow cachecleanup cachenames cache",
-    "sampleindex shardbytes indexfiles shardindex shardsamples countedshards energon",
+    "sampleindex shardbytes indexfiles shardindex shardsamples energon",
     "tenbin codecs autodecode filters cborsiterators utils",
     "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets indexed compat",
     "encoders tarwriter headway backlog shardwriter writer",

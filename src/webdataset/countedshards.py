@@ -13,7 +13,7 @@ import posixpath
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .errors import EmptyDatasetError, ShardListError, public_url
+from .errors import EmptyDatasetError, ShardListError, StaleIndexError, public_url
 from .shardfiles import is_elsewhere, read_shard_file, refuse_pipes, url_beside, without_query
 from .shardpatterns import expand_urls
 from .storage.options import StorageOptions
@@ -52,6 +52,12 @@ def counted_shards(
     return found
 
 
+def check_count(shard: CountedShard, found: int) -> None:
+    """StaleIndexError if the list says another number of samples than were found in the shard."""
+    if shard.nsamples is not None and shard.nsamples != found:
+        raise StaleIndexError(f"{shard.where} says nsamples {shard.nsamples}, the shard has {found}", url=shard.url)
+
+
 def read_json(path: str, options: StorageOptions | None = None) -> Any:
     """The value in a JSON file, local or remote.
 
@@ -69,7 +75,34 @@ def read_json(path: str, options: StorageOptions | None = None) -> Any:
 def _shards_of_json(
     path: str, options: StorageOptions | None, allow_pipe: bool | None, nested: bool = False
 ) -> Iterator[CountedShard]:
-    index = read_json(path, options)
+    yield from shards_of_index(read_json(path, options), path, options, allow_pipe, nested)
+
+
+def is_index(value: Any) -> bool:
+    """Whether what a JSON file holds is meant as an index, as wids and Energon write it, and not as a spec."""
+    if not isinstance(value, dict):
+        return False
+    if any(key in value for key in ("shardlist", "wids_version", "shard_counts")):
+        return True
+    parts = value.get("datasets")
+    if not isinstance(parts, list):
+        return False
+    return any(isinstance(part, dict) and ("shardlist" in part or "source_url" in part) for part in parts)
+
+
+def shards_of_index(
+    index: Any,
+    path: str,
+    options: StorageOptions | None = None,
+    allow_pipe: bool | None = None,
+    nested: bool = False,
+) -> Iterator[CountedShard]:
+    """The shards of an index that was read from this path or url; `nested`: because another index names it.
+
+    Raises:
+        ShardListError: it is not as it must be.
+        SecurityError: it has commands that are not allowed.
+    """
     where = public_url(path)
     if isinstance(index, dict) and isinstance(index.get("shard_counts"), dict):  # Energon's .nv-meta/.info.json
         shards = [{"url": url, "nsamples": count} for url, count in index["shard_counts"].items()]
@@ -110,6 +143,8 @@ def _shards_of_list(
 
 
 def _shard(item: Any, where: str, base: str = "", elsewhere: str | None = None) -> CountedShard:
+    if isinstance(item, CountedShard):
+        return item
     if isinstance(item, (str, os.PathLike)):
         return CountedShard(os.fspath(item))
     url = item.get("url") if isinstance(item, dict) else None

@@ -20,6 +20,7 @@ from ._optional import require as require_module
 from ._stage import FilterFunction, PipelineStage
 from ._types import Alternatives, AnyStage, FieldDecoder, Handler, Shards
 from .cache import shard_opener
+from .countedshards import counted_shards
 from .errors import public_url
 from .handlers import reraise_exception
 from .pipeline import DataPipeline
@@ -27,7 +28,7 @@ from .samples import KEY_RULES, KeyRule
 from .shardfiles import is_spec
 from .shardfolders import DirectoryShardList
 from .shardglobs import is_folder, shards_in_folder
-from .shardlists import ResampledShards, SimpleShardList, shardspec, split_by_node, split_by_worker
+from .shardlists import CountedShardList, ResampledShards, SimpleShardList, shardspec, split_by_node, split_by_worker
 from .storage.options import StorageOptions
 from .storage.options import storage_options as options_of
 from .tariterators import group_by_keys, tar_file_expander
@@ -204,8 +205,9 @@ class WebDataset(DataPipeline, FluidInterface):
 
     Args:
         urls: shards: a url or path with braces or stars ("train-{000..999}.tar", "train/*.tar", "::" between
-            several), an iterable of urls, a local folder (its files named .tar, .tgz, .tar.gz, ...), or a spec (a dict,
-            or a JSON or YAML file) as `shardspec` reads it. Archives may be compressed; local, http(s), `pipe:`, `-`.
+            several), an iterable of urls or of `{"url", "nsamples"}`, a local folder (its files named .tar, .tgz,
+            .tar.gz, ...), or a spec or an index of `wids` (a dict, or a JSON or YAML file) as `shardspec` reads it. Archives
+            may be compressed; local, http(s), `pipe:`, `-`.
         handler: error policy for opening, reading and grouping; one of `webdataset.handlers`, or an ErrorPolicy.
         mode: "resampled" is the same as resampled=True; "resample", "unlink" or "keep" take shards from a folder that
             others fill, as `DirectoryShardList` does; splitting and shuffling of shards do not apply then.
@@ -324,6 +326,11 @@ def _shard_list(urls: Any, mode: str | None, resampled: bool, seed: int, options
                 f"{_describe(urls)}: resampled=True draws from a plain list of shards; this spec says itself what to "
                 "draw in each epoch (resample: n, choose: n)"
             )
+    elif isinstance(urls, (list, tuple)) and any(isinstance(item, dict) for item in urls):
+        shards = CountedShardList(counted_shards(urls))
+        if not resampled:
+            return shards
+        urls = shards.urls
     elif mode in FOLDER_MODES:
         return DirectoryShardList(path, mode=mode)
     elif path and is_folder(path):

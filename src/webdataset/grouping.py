@@ -39,6 +39,8 @@ class Grouper:
     Attributes:
         stopped: the handler wanted no more.
         failure: what the handler raised.
+        faults: how often the handler was asked.
+        count: samples given so far.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Grouper:
         self.handler = handler
         self.stopped = False
         self.failure: Exception | None = None
+        self.faults = self.count = 0
         self._torn = torn
         self._keys = keys
         self._lcase = lcase
@@ -135,6 +138,7 @@ class Grouper:
         except TornSampleError as error:
             self._ask(error)
             return None
+        self.count += 1
         return sample
 
     def spoil(self, names: list[str]) -> None:
@@ -178,6 +182,7 @@ class Grouper:
             first = np.array(split.first[1:])
             offsets = run.begins[first[:-1]] + start
             self._seen.add(keys, offsets.tolist(), np.diff(first), len(self._fields.names))
+            self.count += len(keys)
             yield from samples
         if not self.stopped:
             yield from self._add_each(run, start, last, len(run.sizes))
@@ -213,6 +218,7 @@ class Grouper:
 
     def _ask(self, error: Exception) -> None:
         """Whether the handler goes on without this sample."""
+        self.faults += 1
         try:
             self.stopped = not self.handler(error)
         except Exception as exn:

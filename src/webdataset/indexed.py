@@ -21,8 +21,8 @@ import numpy as np
 from . import filters
 from ._closing import close_source
 from ._types import Alternatives, FieldDecoder, Handler, Sample
-from .countedshards import CountedShard, counted_shards
-from .errors import SampleError, StaleIndexError
+from .countedshards import CountedShard, check_count, counted_shards
+from .errors import SampleError
 from .handlers import reraise_exception
 from .sampleindex import Integers
 from .shardbytes import open_shard
@@ -289,12 +289,11 @@ class _OpenShards:
         return samples
 
     def _opening(self, number: int, sidecars: bool = True) -> ShardSamples:
-        url, count, where = self._shards[number]
-        shard = open_shard(url, self._folder, self._options["storage_options"])
+        listed = self._shards[number]
+        shard = open_shard(listed.url, self._folder, self._options["storage_options"])
         try:
             index = find_index(shard, folder=self._folder, sidecars=sidecars and self._sidecars, **self._options)
-            if count is not None and count != len(index):
-                raise StaleIndexError(f"{where} says nsamples {count}, the shard has {len(index)}", url=url)
+            check_count(listed, len(index))
         except BaseException:
             shard.close()
             raise

@@ -23,6 +23,7 @@ from ._closing import close_source
 from ._stage import RestCurried
 from ._torchdata import TorchIterable
 from ._types import Shards
+from .countedshards import CountedShard, is_index, shards_of_index
 from .errors import EmptyDatasetError, ShardListError, printable, public_url
 from .order.seeded import EpochAttribute, SeededStage, seeded_random
 from .order.seeds import epoch_random
@@ -34,7 +35,7 @@ from .shardfolders import (
     without_last_extension,
 )
 from .shardpatterns import Options, Urls, envlookup, envsubst, expand_source, expand_urls
-from .shardspecs import MSSource, MultiShardSample, expand, read_spec, urls_of_index
+from .shardspecs import MSSource, MultiShardSample, expand, read_spec
 from .storage.options import storage_options as options_of
 from .workers import reader_info, resolve_seed
 
@@ -121,6 +122,22 @@ class SimpleShardList(TorchIterable):
         return ({"url": url} for url in urls)
 
 
+class CountedShardList(SimpleShardList):
+    """Shards of which a list says how many samples they have; each `{"url": str}` has the shard as `"counted"`.
+
+    Attributes:
+        shards: the shards, in the order given.
+    """
+
+    def __init__(self, shards: list[CountedShard]) -> None:
+        super().__init__([shard.url for shard in shards])
+        self.shards = shards
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        counted = {shard.url: shard for shard in self.shards}
+        return ({**item, "counted": counted.get(item["url"])} for item in super().__iter__())
+
+
 class ResampledShards(EpochAttribute, TorchIterable):
     """Shards drawn with replacement, as `{"url": str}`: each reader draws its own, `nshards` in a pass.
 
@@ -201,19 +218,22 @@ def shardspec(
 ) -> SimpleShardList | MultiShardSample:
     """The shards of a spec (a dict, or a path or url ending in `.yaml`, `.yml` or `.json`), or of a pattern or list.
 
-    A JSON file with a `shardlist` is an index as wids writes it: its urls are relative to its `base`,
-    or to its own folder. `allow_pipe`: whether `pipe:` urls in a file are allowed; None asks WDS_ALLOW_PIPE.
+    A JSON file with a `shardlist`, or with `datasets` that have one or a `source_url`, is an index as wids writes it:
+    its urls are relative to its `base`, or to its own folder. `allow_pipe`: whether `pipe:` urls in a file are allowed;
+    None asks WDS_ALLOW_PIPE.
     `storage_options`: how remote places are listed and read.
     A spec or an index from elsewhere names no local files: names without a scheme lie beside it.
     """
+    if isinstance(spec, dict) and is_index(spec):
+        return CountedShardList(list(shards_of_index(spec, "index", None, allow_pipe)))
     if isinstance(spec, dict):
         return MultiShardSample(spec, allow_pipe=allow_pipe, storage_options=storage_options)
     path = os.fspath(spec) if isinstance(spec, (str, os.PathLike)) else ""
     if not is_spec(path):
         return SimpleShardList(spec, allow_pipe=allow_pipe, storage_options=storage_options)
     options = None if storage_options is None else options_of(storage_options)
-    if without_query(path).endswith(".json") and "shardlist" in (index := read_spec(path, options)):
-        return SimpleShardList(urls_of_index(index, path, allow_pipe))
+    if without_query(path).endswith(".json") and is_index(index := read_spec(path, options)):
+        return CountedShardList(list(shards_of_index(index, path, options, allow_pipe)))
     return MultiShardSample(path, allow_pipe=allow_pipe, storage_options=storage_options)
 
 

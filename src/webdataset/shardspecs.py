@@ -176,23 +176,6 @@ def read_spec(path: Any, options: StorageOptions | None = None) -> dict[str, Any
     return spec
 
 
-def urls_of_index(index: dict[str, Any], path: str, allow_pipe: bool | None = None) -> list[str]:
-    """The urls in the `shardlist` of an index, relative ones below its `base`, which lies below its own folder."""
-    file, path = path, public_url(path)
-    base = _text(index.get("base") or "", f"{path}: base")
-    if not is_elsewhere(file) and not scheme_of(base):
-        base = posixpath.join(os.path.dirname(file), base)
-    shards = index["shardlist"]
-    if not isinstance(shards, list) or not all(isinstance(shard, dict) for shard in shards):
-        raise ShardListError(f"{path}: shardlist must be a list of mappings with the key url")
-    urls = [_text(shard.get("url"), f"{path}: shardlist[{i}]: url") for i, shard in enumerate(shards)]
-    urls = [url if scheme_of(url) else posixpath.join(base, url) for url in urls]
-    if is_elsewhere(file):
-        urls = [url_beside(file, url) for url in urls]
-    refuse_pipes(urls, path, allow_pipe)
-    return urls
-
-
 def expand(s: str) -> str:
     """The text with `~`, `$NAME` and `${NAME}` replaced as a shell does; names that are not set stay."""
     return os.path.expanduser(os.path.expandvars(s))

@@ -26,6 +26,7 @@ from .archivemembers import (
     finish_archive,
     tar_file_iterator,
 )
+from .countedshards import check_count
 from .errors import DataError, NotFoundError
 from .grouping import Grouper
 from .handlers import reraise_exception
@@ -223,7 +224,10 @@ def expand_and_group(
     keys: KeyRule = base_plus_ext,
     lcase: bool = True,
 ) -> Iterator[Sample]:
-    """`tar_file_expander` and `group_by_keys` in one: the same samples, several times as fast."""
+    """`tar_file_expander` and `group_by_keys` in one: the same samples, several times as fast.
+
+    A shard of which a list says how many samples it has (see `CountedShardList`) must have so many.
+    """
     wanted = may_be_field(keys)
     with closing_source(data):
         for source in data:
@@ -252,6 +256,8 @@ def expand_and_group(
                 if done is not None:
                     yield done
                 finish_archive(reader, url)
+                if source.get("counted") is not None and keys is base_plus_ext and not grouper.faults:
+                    check_count(source["counted"], grouper.count)
             except Exception as exn:
                 note_fault(source)
                 if exn is grouper.failure:
