@@ -206,8 +206,8 @@ class WebDataset(DataPipeline, FluidInterface):
     Args:
         urls: shards: a url or path with braces or stars ("train-{000..999}.tar", "train/*.tar", "::" between
             several), an iterable of urls or of `{"url", "nsamples"}`, a local folder (its files named .tar, .tgz,
-            .tar.gz, ...), or a spec or an index of `wids` (a dict, or a JSON or YAML file) as `shardspec` reads it. Archives
-            may be compressed; local, http(s), `pipe:`, `-`.
+            .tar.gz, ...), or a spec or an index of `wids` (a dict, or a JSON or YAML file), which `shardspec` reads.
+            Archives may be compressed; local, http(s), `pipe:`, `-`.
         handler: error policy for opening, reading and grouping; one of `webdataset.handlers`, or an ErrorPolicy.
         mode: "resampled" is the same as resampled=True; "resample", "unlink" or "keep" take shards from a folder that
             others fill, as `DirectoryShardList` does; splitting and shuffling of shards do not apply then.
