@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
@@ -24,6 +24,7 @@ from .countedshards import counted_shards
 from .errors import public_url
 from .handlers import reraise_exception
 from .pipeline import DataPipeline
+from .rules import Rule
 from .samples import KEY_RULES, KeyRule
 from .shardfiles import is_spec
 from .shardfolders import DirectoryShardList
@@ -79,7 +80,7 @@ class FluidInterface:
     def batched(
         self,
         batchsize: int,
-        collation_fn: Callable[..., Any] | None = filters.default_collation_fn,
+        collation_fn: Callable[..., Any] | Sequence[Rule] | None = filters.default_collation_fn,
         partial: bool = True,
     ) -> Self:
         """Collate `batchsize` samples into one batch: `filters.batched`."""
@@ -106,13 +107,13 @@ class FluidInterface:
         check_number("shuffle", "bufsize", size, "samples")
         return self if size < 1 else self.compose(filters.shuffle(size, **kw))
 
-    def map(self, f: Callable[[Any], Any], handler: Handler = reraise_exception) -> Self:
+    def map(self, f: Callable[[Any], Any] | Sequence[Rule], handler: Handler = reraise_exception) -> Self:
         """Apply a function to each sample; None drops the sample: `filters.map`."""
         return self.compose(filters.map(f, handler=handler))
 
     def decode(
         self,
-        *args: str | FieldDecoder,
+        *args: str | FieldDecoder | Sequence[Rule],
         pre: list[FieldDecoder] | None = None,
         post: list[FieldDecoder] | None = None,
         only: str | Iterable[str] | None = None,

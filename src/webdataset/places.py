@@ -47,6 +47,7 @@ def _note(place: dict[str, Any]) -> str:
     said = [f"in {place['stage']}"] if "stage" in place else []
     if parts:
         what = "shard" if len(parts) == 1 and url is not None else "member" if "member" in place else "sample"
+        what = "field" if len(parts) == 1 and "field" in place else what
         said.append(f"{'' if said else 'in '}{what} {'!'.join(parts)}")
     if "worker" in place:
         said.append(f"in reader {place['worker']}")

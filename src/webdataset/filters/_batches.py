@@ -19,6 +19,7 @@ from .._arguments import check_count, check_flag, check_function, checked
 from .._closing import close_source
 from .._stage import checkedfilter
 from ..errors import CollationError
+from ..rules import Rule, RuleList, is_rules
 from ._places import add_place
 
 Samples = Sequence[Any]
@@ -65,6 +66,11 @@ def default_collation_fn(
 def combine_values(b: Samples, combine_tensors: bool = True, combine_scalars: bool = True) -> Any:
     """One column: an array of numbers, a stack of arrays or tensors, otherwise a list."""
     return _column([(value,) for value in b], 0, combine_tensors, combine_scalars, list)
+
+
+def column_of(samples: Samples, field: Any) -> Any:
+    """One column of these samples, combined as `default_collation_fn` does for dicts."""
+    return _column(samples, field, True, True, list)
 
 
 def _column(samples: Samples, field: Any, tensors: bool, scalars: bool, loose: Callable[[list[Any]], Any]) -> Any:
@@ -128,18 +134,22 @@ def dict2tuple(d: Mapping[int, Any]) -> tuple[Any, ...]:
 def _batched(
     data: Iterable[Any],
     batchsize: int = 20,
-    collation_fn: Callable[[list[Any]], Any] | None = default_collation_fn,
+    collation_fn: Callable[[list[Any]], Any] | Sequence[Rule] | None = default_collation_fn,
     partial: bool = True,
 ) -> Iterator[Any]:
     """Batches of `batchsize` samples, each as soon as it is full.
 
     Args:
         batchsize: samples in a batch, at least 1.
-        collation_fn: makes a batch of a list of samples; None leaves the list.
+        collation_fn: makes a batch of a list of samples; None leaves the list. A list of rules makes a dict of
+            columns, as `webdataset.rules.collate_by_rules` does.
         partial: the last batch comes even if it is not full; otherwise its samples are dropped.
     """
     check_count("batched", "batchsize", batchsize, 1, "samples")
+    if is_rules(collation_fn):
+        return _batches(data, index(batchsize), RuleList(collation_fn, "batched").of_samples, partial)
     check_function("batched", "collation_fn", collation_fn, optional=True)
+    assert collation_fn is None or callable(collation_fn)
     return _batches(data, index(batchsize), collation_fn, partial)
 
 

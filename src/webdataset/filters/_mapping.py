@@ -8,22 +8,37 @@ own, with a note that names stage, key and shard.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from .._arguments import check_function, check_handler, shown
 from .._closing import close_source
 from .._stage import checkedfilter
 from .._types import Handler
+from ..errors import DecodingError
 from ..handlers import reraise_exception
+from ..rules import Rule, RuleList, is_rules, unchanged
 from ._places import add_place, apply_each, check_dict, missing_field
 
 
-def _map(data: Iterable[Any], f: Callable[[Any], Any], handler: Handler = reraise_exception) -> Iterator[Any]:
+def _map(
+    data: Iterable[Any], f: Callable[[Any], Any] | Sequence[Rule], handler: Handler = reraise_exception
+) -> Iterator[Any]:
     """Apply `f` to each sample; a result of None drops it.
 
-    A dict made of a dict keeps the `__key__` of the sample (None where it had none), whatever `f` put there.
+    A dict made of a dict keeps the `__key__` of the sample (None where it had none), whatever `f` put there. A list of
+    rules instead of a function makes each field anew, as `webdataset.rules.map_by_rules` does.
     """
+    if is_rules(f):
+        rules = RuleList(f, "map")
+
+        def mapped(sample: Any) -> Any:
+            check_dict(sample, "map with rules")
+            return rules.of_sample(sample, unchanged)
+
+        return apply_each(data, mapped, handler, "map")
     check_function("map", "f", f)
+    assert callable(f)
     return apply_each(data, f, handler, "map", keep_key=True)
 
 
@@ -62,20 +77,47 @@ select = checkedfilter(_select)
 def _decode(data: Iterable[Any], *args: Any, handler: Handler = reraise_exception, **kw: Any) -> Iterator[Any]:
     """Decode the fields of each sample by their names; fields that nobody knows stay bytes.
 
+    With a list of rules among the arguments, samples have those fields only that the rules make (`webdataset.rules`);
+    the function None stands for what the other arguments make of a field.
+
     Args:
-        args: image specs (`"rgb"`, `"pil"`, `"torchrgb8"`, ...) and functions `(key, data) -> value or None`.
+        args: image specs (`"rgb"`, `"pil"`, `"torchrgb8"`, ...), functions `(key, data) -> value or None`, rules.
         handler: error policy.
         kw: `pre`, `post`, `only`, `partial`, as `webdataset.autodecode.Decoder` takes them.
     """
     from ..autodecode import Decoder, imagehandler
 
-    decoder = Decoder([imagehandler(arg) if isinstance(arg, str) else arg for arg in args], **kw)
+    handlers = [imagehandler(arg) if isinstance(arg, str) else arg for arg in args if not is_rules(arg)]
+    decoder = Decoder(handlers, **kw)
+    rules = [RuleList(arg, "decode", _image_decoder) for arg in args if is_rules(arg)]
+    if len(rules) > 1:
+        raise TypeError("decode: there can be one list of rules; write them as one, in their order")
 
     def decoded(sample: Any) -> Any:
         check_dict(sample, "decode")
         return decoder(sample)
 
-    return apply_each(data, decoded, handler, "decode")
+    def decoded_by_rules(sample: Any) -> Any:
+        check_dict(sample, "decode")
+        try:
+            return rules[0].of_sample(sample, lambda name, value: decoder({name: value})[name], _decoding_error)
+        except DecodingError as exn:
+            exn.sample = sample
+            raise
+
+    return apply_each(data, decoded_by_rules if rules else decoded, handler, "decode")
+
+
+def _image_decoder(imagespec: str) -> Callable[[bytes], Any]:
+    from ..autodecode import imagehandler
+
+    return partial(imagehandler(imagespec), ".png")  # the content says what it is
+
+
+def _decoding_error(exn: Exception, field: str, data: Any, rule: str) -> DecodingError:
+    from ..codecs.failures import describe
+
+    return exn if isinstance(exn, DecodingError) else DecodingError(k=field, message=f"{describe(exn, data)} [{rule}]")
 
 
 decode = checkedfilter(_decode)  # type: ignore[arg-type]  # **kw, see pipelinefilter
