@@ -6,12 +6,14 @@ TORCH_INDEX ?=
 
 VENV := .venv
 PUBLISHED := .venv-published
+WIDS := .venv-wids
 PLAIN := .venv-plain
 SERVERS := .servers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PUBLISHED_PIP := $(PUBLISHED)/bin/python -m pip --quiet --disable-pip-version-check
 PUBLISHED_PYTHON := $(abspath $(PUBLISHED)/bin/python)
+WIDS_PIP := $(WIDS)/bin/python -m pip --quiet --disable-pip-version-check
 SOURCES := src tests bench examples scripts
 
 .DEFAULT_GOAL := help
@@ -43,11 +45,11 @@ format: $(VENV)/.dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: $(VENV)/.dev $(PUBLISHED)/.torch ## measure against the published package; writes bench/RESULTS.md
-	$(BIN)/python bench/run.py --published $(PUBLISHED_PYTHON) --write $(BENCH)
+bench: $(VENV)/.dev $(PUBLISHED)/.torch $(WIDS)/.made ## measure against the published packages; writes bench/RESULTS.md
+	$(BIN)/python bench/run.py --published $(PUBLISHED_PYTHON) --wids $(abspath $(WIDS)/bin/python) --write $(BENCH)
 
 clean: ## remove what these targets made, the environments too
-	rm -rf $(VENV) $(PUBLISHED) $(PLAIN) $(SERVERS) demo-data bench/data build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PUBLISHED) $(WIDS) $(PLAIN) $(SERVERS) demo-data bench/data build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environments. A stamp file is newer than what it was made from, so a second run installs nothing.
@@ -83,6 +85,14 @@ $(PUBLISHED)/.made: constraints.txt
 $(PUBLISHED)/.torch: $(PUBLISHED)/.made
 	$(if $(TORCH_INDEX),$(PUBLISHED_PIP) install --index-url $(TORCH_INDEX) --no-deps --constraint constraints.txt torch)
 	$(PUBLISHED_PIP) install --constraint constraints.txt torch awscli
+	@touch $@
+
+# The last version that has wids, which needs torch.
+$(WIDS)/.made: constraints.txt
+	$(PYTHON) -m venv $(WIDS)
+	$(WIDS_PIP) install --upgrade "pip>=25.1"
+	$(if $(TORCH_INDEX),$(WIDS_PIP) install --index-url $(TORCH_INDEX) --no-deps --constraint constraints.txt torch)
+	$(WIDS_PIP) install --constraint constraints.txt webdataset==0.2.100 numpy pillow torch
 	@touch $@
 
 $(SERVERS)/.made: Makefile

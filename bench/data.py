@@ -34,6 +34,11 @@ def small_samples(numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
         yield {"__key__": f"{number:09d}", "cls": number % 10, "txt": text(number)}
 
 
+def _fields(samples: Iterable[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
+    """Their members."""
+    return ((f"{s['__key__']}.{field}", str(s[field]).encode()) for s in samples for field in ("cls", "txt"))
+
+
 def photo_samples(folder: Path = DATA / "loose") -> Iterator[dict[str, Any]]:
     """Samples of jpg, json and cls, as a program hands them to a ShardWriter."""
     for number, path in enumerate(sorted(folder.iterdir())):
@@ -52,8 +57,7 @@ def _archive(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
 def ustar(folder: Path, shard: int) -> None:
     """20,000 samples of cls and txt, without PAX records."""
     samples = small_samples(range(shard * 20_000, (shard + 1) * 20_000))
-    fields = ((f"{s['__key__']}.{field}", str(s[field]).encode()) for s in samples for field in ("cls", "txt"))
-    _archive(folder / f"{shard:04d}.tar", fields)
+    _archive(folder / f"{shard:04d}.tar", _fields(samples))
 
 
 def pax(folder: Path, shard: int) -> None:
@@ -114,6 +118,23 @@ def million(folder: Path, shard: int) -> None:
     _archive(folder / "shard-000000.tar", [("0.cls", b"0"), ("0.txt", b"the first sample")])
 
 
+def sidecar(folder: Path, shard: int) -> None:
+    """The first set again, with Megatron-Energon's index beside each shard."""
+    from webdataset.shardindex import write_sidecar
+
+    path = folder / f"{shard:04d}.tar"
+    path.hardlink_to(DATA / "ustar" / path.name)
+    write_sidecar(str(path))
+
+
+def billion(folder: Path, shard: int) -> None:
+    """A list of 100,000 shards with 10,000 samples each, and the last one of them."""
+    names = [f"shard-{number:06d}.tar" for number in range(100_000)]
+    _archive(folder / names[-1], _fields(small_samples(range(10_000))))
+    listed = {"wids_version": 1, "shardlist": [{"url": name, "nsamples": 10_000} for name in names]}
+    (folder / "shards.json").write_text(json.dumps(listed), encoding="utf-8")
+
+
 SETS: dict[str, tuple[Callable[[Path, int], None], int]] = {
     "ustar": (ustar, 10),
     "pax": (pax, 10),
@@ -122,6 +143,8 @@ SETS: dict[str, tuple[Callable[[Path, int], None], int]] = {
     "jpg": (jpg, 4),
     "big": (big, 4),
     "million": (million, 1),
+    "sidecar": (sidecar, 10),
+    "billion": (billion, 1),
 }
 
 

@@ -53,6 +53,8 @@ def main() -> None:
     while True:
         near, _ = listener.accept()
         far = socket.create_connection(("127.0.0.1", port))
+        for side in (near, far):
+            side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # small answers wait for nothing else
         threading.Thread(target=carry, args=(near, far, 0.0, float("inf")), daemon=True).start()
         threading.Thread(target=carry, args=(far, near, milliseconds / 1e3, rate), daemon=True).start()
 

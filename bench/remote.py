@@ -31,7 +31,9 @@ http {{
     access_log off; sendfile on; root {root}; default_type application/octet-stream;
     client_body_temp_path {home}/body; proxy_temp_path {home}/proxy; fastcgi_temp_path {home}/fastcgi;
     uwsgi_temp_path {home}/uwsgi; scgi_temp_path {home}/scgi;
+    log_format sent $bytes_sent;
     server {{ listen 127.0.0.1:{near}; }}
+    server {{ listen 127.0.0.1:{counted}; access_log {home}/sent.log sent; }}
 }}
 """
 
@@ -40,15 +42,17 @@ http {{
 def places() -> Iterator[dict[str, str]]:
     """Urls of the folder of sets: `near`, `slow` (200 KB/s), `far` (20 ms, 50 MB/s a connection), and `s3`.
 
+    `counted` is as near, and the file `sent` has a line with the bytes of each of its answers.
+
     The variables that S3 programs read are set as long.
     """
     if shutil.which("nginx") is None:
         raise SystemExit("nginx is not installed (Debian: apt-get install nginx-light): leave the remote rows out")
     with contextlib.ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        near = _free_port()
+        near, counted = _free_ports(2)
         home.chmod(0o755)
-        (home / "nginx.conf").write_text(NGINX.format(home=home, root=DATA.resolve(), near=near))
+        (home / "nginx.conf").write_text(NGINX.format(home=home, root=DATA.resolve(), near=near, counted=counted))
         stack.enter_context(_running(["nginx", "-c", str(home / "nginx.conf"), *_as_this_user()]))
         relay = [sys.executable, str(HERE / "relay.py"), str(near)]
         far = stack.enter_context(_running([*relay, "20", "50e6"], r"(\d+)"))
@@ -63,6 +67,8 @@ def places() -> Iterator[dict[str, str]]:
             "near": f"http://127.0.0.1:{near}",
             "slow": f"http://127.0.0.1:{slow}",
             "far": f"http://127.0.0.1:{far}",
+            "counted": f"http://127.0.0.1:{counted}",
+            "sent": f"{home}/sent.log",
             "s3": f"s3://{BUCKET}",
         }
 
@@ -91,12 +97,12 @@ def _as_this_user() -> list[str]:
     return ["-g", "user root;"] if os.geteuid() == 0 else []
 
 
-def _free_port() -> int:
+def _free_ports(count: int) -> list[int]:
     import socket
 
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def _fill(endpoint: str) -> None:

@@ -46,12 +46,14 @@ class Row(NamedTuple):
     measure: Callable[[Bench, Row], Cells]
     work: tuple[str, str]
     limit: float = 0
+    peer: str = "published"
 
 
 class Bench(NamedTuple):
     """The interpreters of both sides, how often each is asked, and where the remote rows read."""
 
     published: str
+    wids: str
     runs: int
     places: dict[str, str]
     ours: str = sys.executable
@@ -162,6 +164,49 @@ def through_cache(bench: Bench, row: Row) -> Cells:
     return Cells(f"plain files {_rates(plain)}", f"cache {_rates(kept)}", f"{more:+.1%} time", more <= row.limit)
 
 
+def opening(bench: Bench, row: Row) -> Cells:
+    """Seconds to open shards; the published side has no other way than the first one."""
+    published, ours = [], []
+    for _ in range(bench.runs):
+        published.append(bench.once(bench.published, ("opened", "ustar")))
+        ours.append(bench.once(bench.ours, row.work))
+    if published[0]["digest"] != ours[0]["digest"]:
+        raise SystemExit(f"{row.work}: the two packages do not deliver the same")
+    times = _middle(published) / _middle(ours)
+    return Cells(_seconds(published), _seconds(ours), f"{times:.1f}x", times >= row.limit)
+
+
+def at_once(bench: Bench, row: Row) -> Cells:
+    """Many samples at once against the same ones by one, both by this project."""
+    seen = [bench.once(bench.ours, row.work) for _ in range(bench.runs)]
+    times = _middle(seen, "single") / _middle(seen)
+    return Cells(f"one by one {_seconds(seen, 'single')}", _seconds(seen), f"{times:.1f}x", times >= row.limit)
+
+
+def sent(bench: Bench, row: Row) -> Cells:
+    """Bytes that a server sent for one sample."""
+    seen = bench.once(bench.ours, row.work)
+    more = seen["sent"] - seen["bytes"]
+    ours = f"{seen['sent']:,} bytes in {seen['requests']} answers"
+    return Cells("the whole shard", ours, f"the sample's {seen['bytes']:,} + {more:,}", more < row.limit)
+
+
+def long_list(bench: Bench, row: Row) -> Cells:
+    """Seconds to the first sample, and memory beyond what the imports take."""
+    published, ours = bench.both(row.work)
+    grown = [max(n["peak"] - n["before"] for n in side) for side in (published, ours)]
+    cells = [
+        f"{_middle(side):.2f} s, {more / 1e6:,.0f} MB" for side, more in zip((published, ours), grown, strict=True)
+    ]
+    reached = _middle(ours) < row.limit and grown[1] < 300e6
+    return Cells(*cells, f"{_middle(published) / _middle(ours):.1f}x", reached)
+
+
+def _seconds(numbers: list[Numbers], field: str = "seconds") -> str:
+    seconds = sorted(n[field] for n in numbers)
+    return f"{median(seconds):.3f} s ({seconds[0]:.3f} to {seconds[-1]:.3f})"
+
+
 def flat(bench: Bench, row: Row) -> Cells:
     """Memory and open files of this project after the second and the eighth epoch."""
     seen = bench.once(bench.ours, row.work)
@@ -192,10 +237,59 @@ ROWS = [
     Row("soon", "first image from a server of 200 KB/s", "under 1 s", soon, ("first", "{slow}/jpg"), 1),
     Row("cached", "the images through a filled cache", "+5% time", through_cache, ("cached", "{near}/jpg"), 0.05),
     Row("flat", "memory and open files after epochs 2 and 8", "flat", flat, ("epochs", "ustar"), 8),
+    Row(
+        "index",
+        "open 10 local shards of 20,000 small samples, no index cached",
+        "2x",
+        opening,
+        ("opened", "ustar"),
+        2,
+        "wids",
+    ),
+    Row("reopen", "the same with cached indexes", "50x", opening, ("reopened", "ustar"), 50, "wids"),
+    Row(
+        "sidecar",
+        "the same with indexes of Megatron-Energon beside them",
+        "50x",
+        opening,
+        ("opened", "sidecar"),
+        50,
+        "wids",
+    ),
+    Row("number", "their `ds[i]` at random, decoded, all open", "4x", ratio, ("numbered", "ustar"), 4, "wids"),
+    Row("number-jpg", "the same over the images", "1x", ratio, ("numbered", "jpg"), 1, "wids"),
+    Row(
+        "together",
+        "256 small samples from a server 20 ms away, `IndexedDataset.__getitems__` against `ds[i]`",
+        "10x",
+        at_once,
+        ("together", "{far}/sidecar"),
+        10,
+        "wids",
+    ),
+    Row(
+        "sent",
+        "bytes from a server for one image's sample, `IndexedDataset`, index cached",
+        "+4 KB",
+        sent,
+        ("one", "{counted}/jpg {sent}"),
+        4096,
+        "wids",
+    ),
+    Row(
+        "billion",
+        "a JSON of 100,000 shards with 10^9 samples: `len` and one `ds[i]`",
+        "under 2 s, 300 MB",
+        long_list,
+        ("billion", ""),
+        2,
+        "wids",
+    ),
 ]
-REMOTE = {"http-jpg", "http-ustar", "curl", "far", "s3", "soon", "cached"}
-SETS = ("ustar", "npy", "loose", "jpg", "big", "million")
-HEAD = ["work", "at least", "webdataset 1.0.2", "this project", "result"]
+REMOTE = {"http-jpg", "http-ustar", "curl", "far", "s3", "soon", "cached", "together", "sent"}
+SETS = ("ustar", "npy", "loose", "jpg", "big", "million", "sidecar", "billion")
+PEERS = {"published": "webdataset 1.0.2", "wids": "wids of webdataset 0.2.100"}
+"""Against which package a row measures; each has a table of its own."""
 
 
 def facts(bench: Bench) -> list[str]:
@@ -212,11 +306,12 @@ def facts(bench: Bench) -> list[str]:
     )
     versions = [
         subprocess.run([python, "-c", code], stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
-        for python in (bench.published, bench.ours)
+        for python in (bench.published, bench.wids, bench.ours)
     ]
     return [
         f"- {cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}",
-        f"- Python {platform.python_version()}; published: {versions[0]}; this project: {versions[1]}",
+        f"- Python {platform.python_version()}; published: {versions[0]}; with wids: {versions[1]}; this project:"
+        f" {versions[2]}",
         f"- medians of {bench.runs} runs a side, in turns; in brackets the slowest and the fastest run",
     ]
 
@@ -229,6 +324,7 @@ def main() -> None:
     """Figures beside floors; a floor that is missed is said, and is no failure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--published", required=True, help="the interpreter that has the published package")
+    parser.add_argument("--wids", required=True, help="the interpreter that has the published wids")
     parser.add_argument("--only", nargs="+", choices=[row.name for row in ROWS], help="measure these rows")
     parser.add_argument("--runs", type=int, default=5, help="runs a side (%(default)s)")
     parser.add_argument("--write", action="store_true", help="write RESULTS.md, if all rows have five runs")
@@ -239,27 +335,28 @@ def main() -> None:
     subprocess.run([args.published, str(HERE / "data.py"), "pax"], check=True)
 
     with places() if REMOTE & set(args.only or REMOTE) else contextlib.nullcontext({}) as found:
-        measure(args, Bench(args.published, args.runs, found))
+        measure(args, Bench(args.published, args.wids, args.runs, found))
 
 
 def measure(args: argparse.Namespace, bench: Bench) -> None:
-    """Measure the rows and show the table."""
-    table = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
+    """Measure the rows and show the tables."""
+    table: list[str] = []
     missed = []
-    for row in ROWS:
-        if args.only and row.name not in args.only:
-            continue
-        cells = row.measure(bench, row)
-        result = cells.result + (", below the floor" if cells.reached is False else "")
-        line = f"| {row.title} | {row.floor} | {cells.published} | {cells.ours} | {result} |"
-        print(line, flush=True)
-        table.append(line)
-        if cells.reached is False:
-            missed.append(row.name)
+    for peer, title in PEERS.items():
+        rows = [row for row in ROWS if row.peer == peer and (not args.only or row.name in args.only)]
+        if rows:
+            table += ["", f"| work | at least | {title} | this project | result |", "|---|---|---|---|---|"]
+        for row in rows:
+            cells = row.measure(bench._replace(published=getattr(bench, peer)), row)
+            result = cells.result + (", below the floor" if cells.reached is False else "")
+            table.append(f"| {row.title} | {row.floor} | {cells.published} | {cells.ours} | {result} |")
+            print(table[-1], flush=True)
+            if cells.reached is False:
+                missed.append(row.name)
 
     if args.write and not args.only and args.runs >= 5:
         text = ["# Speed", "", "Made by `make bench`; what is measured, and how, is in README.md.", "", *facts(bench)]
-        (HERE / "RESULTS.md").write_text("\n".join([*text, "", *table, ""]), encoding="utf-8")
+        (HERE / "RESULTS.md").write_text("\n".join([*text, *table, ""]), encoding="utf-8")
     print(f"below the floor: {', '.join(missed)}" if missed else "every floor is reached")
 
 

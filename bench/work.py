@@ -23,7 +23,9 @@ from typing import Any
 
 import numpy as np
 
+import access
 import data
+from access import status
 
 Numbers = dict[str, Any]
 
@@ -172,7 +174,7 @@ def million(name: str, check: bool) -> Numbers:
     dataset = wds.WebDataset(f"{data.DATA}/million/shard-{{000000..999999}}.tar", shardshuffle=False)
     sample = next(iter(dataset))
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "peak": _status("VmHWM"), "digest": _digest([sample])}
+    return {"seconds": seconds, "peak": status("VmHWM"), "digest": _digest([sample])}
 
 
 def epochs(name: str, check: bool) -> Numbers:
@@ -185,7 +187,7 @@ def epochs(name: str, check: bool) -> Numbers:
     for _ in range(8):
         for _ in dataset:
             pass
-        memory.append(_status("VmRSS"))
+        memory.append(status("VmRSS"))
         files.append(len(os.listdir("/proc/self/fd")))
     return {"memory": memory, "files": files, "digest": 0}
 
@@ -218,14 +220,6 @@ def packed(name: str, check: bool) -> Numbers:
     return {"seconds": time.perf_counter() - start, "samples": count, "bytes": total, "cached": cached}
 
 
-def _status(field: str) -> int:
-    """A line of /proc/self/status, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise KeyError(field)
-
-
 def _drop(paths: list[Path]) -> float:
     """Ask the system to forget the files' pages; the share of pages, from 0 to 1, that it kept all the same."""
     import ctypes
@@ -249,7 +243,8 @@ def _drop(paths: list[Path]) -> float:
 
 
 REMOTE = (remote, first, curl, cached)
-WORKS = {f.__name__: f for f in (*REMOTE, read, decode, shuffle, write, imports, million, epochs, loose, packed)}
+LOCAL = (read, decode, shuffle, write, imports, million, epochs, loose, packed)
+WORKS = {f.__name__: f for f in (*REMOTE, *LOCAL, *access.WORKS)}
 
 if __name__ == "__main__":
     work, name, *options = sys.argv[1:]
