@@ -27,7 +27,7 @@ SECTIONS = [
     "sampleindex shardbytes indexfiles shardindex shardsamples energon",
     "tenbin codecs autodecode rules filters cborsiterators utils",
     "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets indexed compat",
-    "encoders tarwriter headway backlog shardwriter writer",
+    "encoders shardjson indexwriter tarwriter headway backlog shardwriter writer",
     "multi downloader bench typecheck",
     "__init__",
 ]

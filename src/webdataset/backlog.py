@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .errors import DataError, OpenError
@@ -20,9 +20,9 @@ class Backlog:
     def __bool__(self) -> bool:
         return bool(self._closing)
 
-    def add(self, name: str, stream: Upload, note: Any) -> None:
-        """Close a stream in the background."""
-        closing = _Closing(name, stream, note)
+    def add(self, name: str, stream: Upload, note: Any, then: Callable[[], None] | None = None) -> None:
+        """Close a stream in the background, and do there what is to follow."""
+        closing = _Closing(name, stream, note, then)
         self._closing.append(closing)
         closing.start()
 
@@ -58,20 +58,22 @@ class Backlog:
 
 
 class _Closing(threading.Thread):
-    """The thread that closes one stream.
+    """The thread that closes one stream, and does what is to follow.
 
     Attributes:
         failure: why that failed.
     """
 
-    def __init__(self, name: str, stream: Upload, note: Any) -> None:
+    def __init__(self, name: str, stream: Upload, note: Any, then: Callable[[], None] | None) -> None:
         super().__init__(name="webdataset upload", daemon=True)
-        self.url, self.stream, self.note = name, stream, note
+        self.url, self.stream, self.note, self.then = name, stream, note, then
         self.failure: BaseException | None = None
 
     def run(self) -> None:
         try:
             self.stream.close()
+            if self.then is not None:
+                self.then()
         except DataError as exn:
             self.failure = exn.locate(url=self.url)
         except BaseException as exn:

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 from .errors import NotFoundError, OpenError, public_url
 from .storage import places
-from .storage.options import storage_options
 
 Item = TypeVar("Item")
 
@@ -66,13 +65,7 @@ def read_headway(url: str) -> Headway | None:
 
 def write_headway(url: str, headway: Headway) -> None:
     """Store it, instead of what was there."""
-    stream = places.open_write(url, storage_options(overwrite=True))
-    try:
-        stream.write(json.dumps(dataclasses.asdict(headway)).encode())
-    except BaseException:
-        stream.abort()
-        raise
-    stream.close()
+    places.write_whole(url, json.dumps(dataclasses.asdict(headway)).encode())
 
 
 class Course:

@@ -19,6 +19,7 @@ from ._arguments import a, check_count, check_flag, check_function, check_known,
 from .backlog import Backlog
 from .errors import public_url
 from .headway import Course, Headway, Item
+from .indexwriter import Written, check_index, index_writer
 from .storage.atomic import AtomicFile, refuse_existing
 from .storage.local import local_path
 from .storage.upload import Upload
@@ -53,6 +54,9 @@ class ShardWriter:
         progress: called with the name of a shard and the bytes of it that were sent so far, in the threads that send.
         resume: go on where a writer with the same arguments was stopped, see `remaining`. How far it had come is
             stored beside its first shard, as `<name of that shard>.progress`.
+        index: leave an index `<shard>.tar.idx` beside each shard and, when all are there, a wids JSON of them: its path
+            or url, or True for one beside the shards that is named by what stands before their number.
+        md5: that JSON has the MD5 of each shard, too, which takes about a second for each GB.
 
     Attributes:
         total: samples written, to all shards, those of a writer that was resumed included.
@@ -62,6 +66,7 @@ class ShardWriter:
         shard: number of the next shard.
         fname: name of this shard, None before the first sample.
         tarstream: the TarWriter of this shard, None between shards.
+        index: path or url of the JSON, None where there will be none.
 
     Raises:
         OpenError: a shard exists, or cannot be written.
@@ -83,6 +88,8 @@ class ShardWriter:
         uploads=a(check_count, least=1),
         progress=a(check_function, optional=True),
         resume=check_flag,
+        index=check_index,
+        md5=check_flag,
     )
     def __init__(
         self,
@@ -100,6 +107,8 @@ class ShardWriter:
         uploads: int = 2,
         progress: Callable[[str, int], Any] | None = None,
         resume: bool = False,
+        index: bool | str | os.PathLike[str] = False,
+        md5: bool = False,
         **kw: Any,
     ) -> None:
         self._closed = True
@@ -138,6 +147,20 @@ class ShardWriter:
         path = _local_path(self._name(self.shard)) if named_here else None
         if path is not None and not self._may_replace():
             refuse_existing(path)
+        before = [self._name(number) for number in range(first, self.shard, world_size)]
+        may_replace = overwrite or self._course.place.begun >= first
+        writer = f"{rank}-of-{world_size}" if world_size > 1 else ""
+        self._indexer = index_writer(
+            index,
+            self.pattern,
+            self._name(first),
+            writer,
+            opener,
+            before=before,
+            overwrite=may_replace,
+            md5=md5,
+        )
+        self.index = None if self._indexer is None else self._indexer.path
         self._closed = False
 
     def remaining(self, items: Iterable[Item]) -> Iterator[Item]:
@@ -208,11 +231,14 @@ class ShardWriter:
             self._abandon_shard()
             raise
         name, file = self.fname, self._file
+        written = None if self._indexer is None else self._indexer.written(name, self.tarstream)
         self.tarstream = self._file = None
         if isinstance(file, Upload):
-            self._backlog.add(name, file, (name, place))
+            self._backlog.add(name, file, (name, place, written), None if written is None else written.leave)
         else:
-            self._arrived(name, place)
+            if written is not None:
+                written.leave()
+            self._arrived(name, place, written)
 
     def close(self) -> None:
         """Complete the last shard and wait until all are there; closing again does nothing.
@@ -229,6 +255,8 @@ class ShardWriter:
         try:
             self.finish()
             self._settle(0)
+            if self._indexer is not None:
+                self._indexer.finish()
         except BaseException:
             self._abandon()
             raise
@@ -277,6 +305,8 @@ class ShardWriter:
             if isinstance(target, Upload) and self.progress is not None:
                 target.progress = _Sent(name, self.progress)
             self._course.begin(self.shard)
+            if self._indexer is not None:
+                target, kw["index"] = self._indexer.begun(target), True
             self.tarstream = TarWriter(target, **kw)
         except BaseException:
             self._abandon_shard()
@@ -287,7 +317,7 @@ class ShardWriter:
         arrived = self._backlog.arrived(most)
         while True:
             try:
-                name, place = next(arrived)
+                name, place, written = next(arrived)
             except StopIteration:
                 return
             except Exception as exn:
@@ -295,9 +325,11 @@ class ShardWriter:
                 raise
             if self.verbose:
                 logger.info("uploaded %s", public_url(name))
-            self._arrived(name, place)
+            self._arrived(name, place, written)
 
-    def _arrived(self, name: str, place: Headway) -> None:
+    def _arrived(self, name: str, place: Headway, written: Written | None) -> None:
+        if written is not None and self._indexer is not None:
+            self._indexer.add(written)
         if callable(self.post):
             self.post(name)
         self._course.reached(place)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from array import array
 from collections.abc import Iterable, Mapping
 from typing import Any
 from zlib import adler32
@@ -19,7 +20,8 @@ from ._arguments import a, check_flag, check_number, check_text, checked, shown
 from ._types import WritableStream
 from .encoders import EncoderSpec, make_encoder
 from .errors import EncodingError, printable, public_url
-from .samples import is_metadata_member
+from .indexwriter import check_indexable, write_beside
+from .samples import METADATA, is_metadata_member
 from .storage.atomic import AtomicFile
 from .storage.local import local_path
 from .storage.upload import Upload
@@ -40,6 +42,9 @@ from .tar.template import HeaderTemplate, Memo
 _PADDING = tuple(bytes(size) for size in range(BLOCK))
 _KEY = re.compile(r"(?:[^\x00-\x1f\x7f]*/)?[^\x00-\x1f\x7f./]+")
 _FIELD = re.compile(r"[^\x00-\x1f\x7f/]+")
+
+READERS_OWN = frozenset((*METADATA, "__bad__"))
+"""Fields that readers do not take from an archive as they take others."""
 
 Plan = list[tuple[str, bytes, Any, int]]
 
@@ -77,11 +82,14 @@ class TarWriter:
             does not fit into ustar headers. "USTAR" refuses it. None is "PAX".
         align: payloads start at multiples of this many bytes, a power of two from 512 to 524288, so that
             storage with larger blocks finds equal ones. A PAX comment fills the gaps; all readers skip it.
+        index: note where samples begin, and write that beside the archive, as `<name>.tar.idx`, when it is there.
 
     Attributes:
         stream: what is written to.
         own_fileobj: the same when it was opened here, else None.
         tarstream: the archive being written; `tarstream.position` is its length so far, uncompressed.
+        offsets: with `index`, where each sample begins in the uncompressed archive and, once it is closed, where the
+            last one ends; None where that is not what readers will find, as with metadata that is kept.
 
     Raises:
         OpenError: the target cannot be opened or written; small archives are written at `close`.
@@ -96,6 +104,7 @@ class TarWriter:
         keep_meta=check_flag,
         mtime=a(check_number, "seconds", optional=True),
         format=_check_name,
+        index=check_flag,
     )
     def __init__(
         self,
@@ -110,6 +119,7 @@ class TarWriter:
         format: Any = None,
         *,
         align: int = BLOCK,
+        index: bool = False,
     ) -> None:
         self._closed = True
         self._owner = os.getpid()
@@ -128,6 +138,10 @@ class TarWriter:
         self._plans: Memo[tuple[Any, ...], Plan] = Memo(self._plan)
         self._last_key: str | None = None
         self._last_plan: Plan = []
+        self.offsets: array[int] | None = array("q") if index else None
+        self._indexed = None
+        if index and isinstance(fileobj, (str, os.PathLike)):
+            self._indexed = check_indexable("TarWriter", os.fspath(fileobj))
         compression = compression_for(fileobj, compress)
         url = None
         stream: Any = fileobj
@@ -173,6 +187,8 @@ class TarWriter:
         except EncodingError as exn:
             key = obj.get("__key__") if isinstance(obj, Mapping) else None
             raise EncodingError(f"sample {printable(str(key))!r}: {exn}" if key else str(exn)) from exn.__cause__
+        if self.offsets is not None and key != self._last_key:
+            self.offsets.append(self.tarstream.position)
         self.tarstream.add(chunks, size)
         self._last_key, self._last_plan = key, written
         return total
@@ -187,6 +203,8 @@ class TarWriter:
             return
         self._closed = True
         sink = self.tarstream
+        if self.offsets is not None:
+            self.offsets.append(sink.position)
         try:
             size = len(END_OF_ARCHIVE)
             size += -(sink.position + size) % RECORD
@@ -194,6 +212,8 @@ class TarWriter:
             sink.finish()
         finally:
             self._close_own(failed=sink.broken)
+        if self._indexed is not None:
+            write_beside(self._indexed, self.offsets)
 
     def abandon(self) -> None:
         """Close without finishing: what was written so far has no end mark, and may be cut in a sample."""
@@ -286,6 +306,8 @@ class TarWriter:
         key_size, *names = layout
         written = sorted(name for name in names if name != "__key__" and (self.keep_meta or name[:1] != "_"))
         _check_fields(written)
+        if not READERS_OWN.isdisjoint(name.lower() for name in written):
+            self.offsets = None
         plan: Plan = []
         for name in written:
             extension = b"." + _encode_odd(name)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable
 from typing import Any
 
 from webdataset.braces import braceexpand
 from webdataset.gopen import gopen
 from webdataset.sampleindex import scan_samples
+from webdataset.shardjson import shard_entry as _entry
 
 
 class _Counted:
@@ -39,19 +39,9 @@ def shard_entry(url: str) -> dict[str, Any]:
         nsamples = len(scan_samples(counted, url, lcase=False))
         while counted.read(1 << 20):
             pass
-    return {"url": url, "md5sum": counted.digest.hexdigest(), "nsamples": nsamples, "filesize": counted.size}
+    return _entry(url, nsamples, counted.size, counted.digest.hexdigest())
 
 
 def shard_names(files: Iterable[str]) -> list[str]:
     """The shards that names and brace patterns stand for, sorted, each once."""
     return sorted({name for pattern in files for name in braceexpand(pattern)})
-
-
-def shorten_name(s: str) -> str:
-    """The words of a name without numbers and repetitions.
-
-    >>> shorten_name("data/imagenet-train-000000")
-    'data-imagenet-train'
-    """
-    words = [word for word in re.split(r"\W+", s) if word and not word.isdigit()]
-    return "-".join(dict.fromkeys(words))

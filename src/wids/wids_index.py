@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from webdataset.errors import ShardListError, WebDatasetError, printable
+from webdataset.shardjson import format_json, shorten_name
 from webdataset.storage.atomic import AtomicFile
 from webdataset.storage.urls import scheme_of
 
 from . import wids_dl
-from .indexmaking import shard_entry, shard_names, shorten_name
-from .wids_specs import VERSION, load_remote_dsdesc_raw, urldir, urlmerge
+from .indexmaking import shard_entry, shard_names
+from .wids_specs import load_remote_dsdesc_raw, urldir, urlmerge
 
-KIND = "wids-shard-index-v1"
 COLUMNS = ("file", "name", "nbytes", "nsamples", "base", "last", "datasets")
 
 
@@ -111,9 +111,7 @@ def main_create(args: argparse.Namespace) -> None:
     for shard in names:
         _say(shard)
         entries.append(shard_entry(shard))
-    spec: dict[str, Any] = {"__kind__": KIND, "wids_version": VERSION, "shardlist": entries, "name": name}
-    spec |= {key: value for key, value in (("base", args.base), ("info", info)) if value is not None}
-    _write(args.output, json.dumps(spec, indent=2))
+    _write(args.output, format_json(entries, name, base=args.base, info=info))
 
 
 def main_update(args: argparse.Namespace) -> None:

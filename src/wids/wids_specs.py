@@ -21,6 +21,7 @@ from typing import Any
 
 from webdataset.errors import ShardListError, printable, public_url
 from webdataset.shardfiles import is_elsewhere, read_shard_file, refuse_pipes, url_beside
+from webdataset.shardjson import VERSION
 from webdataset.storage.options import StorageOptions
 from webdataset.storage.urls import scheme_of
 
@@ -38,7 +39,6 @@ __all__ = [
     "urlmerge",
 ]
 
-VERSION = 1
 Spec = dict[str, Any]
 
 

@@ -83,6 +83,19 @@ def open_write(url: str, options: StorageOptions | None = None) -> Any:
     return _do("open_write", url, options or storage_options())
 
 
+def write_whole(url: str, data: bytes) -> None:
+    """Make the object of these bytes, in place of one that is there."""
+    stream = open_write(url, storage_options(overwrite=True))
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[stream.write(view) :]
+    except BaseException:
+        stream.abort()
+        raise
+    stream.close()
+
+
 def entries(url: str, options: StorageOptions | None = None) -> Iterator[Entry]:
     """What there is whose url begins with this one, at any depth, sorted by url."""
     found: Iterator[Entry] = _do("entries", url, options or storage_options())

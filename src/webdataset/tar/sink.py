@@ -37,6 +37,7 @@ class Sink:
 
     Attributes:
         position: bytes of the archive so far, before compression.
+        written: bytes that the stream took so far.
         broken: a write failed; the archive cannot be finished any more.
     """
 
@@ -48,7 +49,7 @@ class Sink:
         self._compressor = _COMPRESSORS[compression]() if compression else None
         self._writev = None if compression else getattr(stream, "writev", None)
         self._large = WRITE_SIZE if self._writev is None else LARGE
-        self._written = 0
+        self.written = 0
         self._held: list[Any] = []
         self._held_size = 0
         self._held_large = False
@@ -102,7 +103,7 @@ class Sink:
             return chunks
         assert self._writev is not None
         count = self._writev(chunks)
-        self._written += count
+        self.written += count
         while chunks and count >= len(chunks[0]):
             count -= len(chunks.pop(0))
         return [memoryview(chunks[0])[count:], *chunks[1:]] if count else chunks
@@ -113,14 +114,14 @@ class Sink:
         while at < len(view):
             piece = view[at:]
             if len(piece) >= 2 * WRITE_SIZE:  # slices end at such multiples that no page of the file is written twice
-                piece = piece[: WRITE_SIZE - self._written % WRITE_SIZE]
+                piece = piece[: WRITE_SIZE - self.written % WRITE_SIZE]
             count = self.stream.write(piece)
             if not isinstance(count, int):
                 count = len(piece)  # a stream that does not say how much it took has taken all
             elif count <= 0:
                 raise OSError(f"the stream stopped taking bytes ({at} of {len(view)} written)")
             at += count
-            self._written += count
+            self.written += count
 
 
 def compression_for(name: Any, compress: bool | str | None) -> str:
