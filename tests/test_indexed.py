@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import pickle
 import shutil
 import subprocess
@@ -201,21 +200,6 @@ def test_several_processes_index_at_once(tmp_path: Path) -> None:
     assert sorted(name.endswith(".index") for name in names) == [True] * 3
 
 
-def test_offsets_are_checked_once_more_when_many_samples_are_read(tmp_path: Path) -> None:
-    """A sidecar with offsets only serves all samples of a large shard; one that hides a cut sample is found out."""
-    path = Path(write_shards(tmp_path, 200)[0])
-    expected = streamed(path)
-    sidecar = Path(write_sidecar(path))
-    ds = wds.IndexedDataset(str(path), cache_dir="")
-    assert as_pairs(ds[i] for i in range(len(ds))) == expected
-    assert as_pairs(wds.IndexedDataset(str(path), cache_dir="")) == expected
-    offsets = np.frombuffer(sidecar.read_bytes(), "<u8")
-    np.insert(offsets, 101, offsets[100] + 1024).tofile(sidecar)
-    cut = wds.IndexedDataset(str(path), cache_dir="")
-    with pytest.raises(StaleIndexError, match="does not fit the shard"):
-        list(cut[:80])
-
-
 def test_a_key_of_two_samples_is_no_key(tmp_path: Path) -> None:
     """A key that two samples have is told with their numbers."""
     path = tmp_path / "a.tar"
@@ -238,87 +222,6 @@ def test_a_pickled_data_set_opens_its_own_shards(tmp_path: Path) -> None:
     """A copy through pickle gives the same samples."""
     ds = wds.IndexedDataset(write_shards(tmp_path, 3, 2))
     assert as_pairs(pickle.loads(pickle.dumps(ds[1:]))) == as_pairs(ds[1:])
-
-
-@pytest.mark.parametrize("parts", [["dali"], ["energon"]])
-def test_indexes_that_we_write_are_read(parts: list[str], tmp_path: Path) -> None:
-    """Sidecars that we write have the bytes that the other tools write, and give the samples."""
-    home = foreign_data()
-    kind = parts[0]
-    names = ["dali/amber-dali.tar"] if kind == "dali" else [f"energon/shards/amber-00{i}.tar" for i in range(3)]
-    for name in names:
-        path = tmp_path / Path(name).name
-        shutil.copy(home / name, path)
-        written = Path(write_sidecar(path, kind))
-        reference = (home / name).with_suffix(".idx" if kind == "dali" else ".tar.idx")
-        assert written.name == reference.name
-        assert written.read_bytes() == reference.read_bytes()
-        assert as_pairs(wds.IndexedDataset(str(path), cache_dir="")) == streamed(path)
-
-
-def test_a_writer_leaves_indexes_beside_its_shards(tmp_path: Path) -> None:
-    """`ShardWriter(post=write_sidecar)` writes the index of each shard as soon as it is there."""
-    with wds.ShardWriter(str(tmp_path / "a-%d.tar"), maxcount=3, post=write_sidecar) as sink:
-        for i in range(7):
-            sink.write({"__key__": str(i), "txt": str(i)})
-    assert sorted(path.name for path in tmp_path.glob("*.idx")) == [f"a-{i}.tar.idx" for i in range(3)]
-    ds = wds.IndexedDataset(str(tmp_path / "a-{0..2}.tar"))
-    assert [sample["txt"] for sample in ds] == [str(i).encode() for i in range(7)]
-    assert not (tmp_path / "cache").exists()
-
-
-@pytest.mark.parametrize("version", ["amber-dali.idx", "amber-dali-v11.idx", "amber-dali-stale.idx"])
-def test_dali_indexes(version: str, tmp_path: Path) -> None:
-    """Both versions of DALI's index are read; one with a wrong offset gives no wrong sample."""
-    path = tmp_path / "amber-dali.tar"
-    shutil.copy(foreign_data() / "dali/amber-dali.tar", path)
-    shutil.copy(foreign_data() / "dali" / version, tmp_path / "amber-dali.idx")
-    ds = wds.IndexedDataset(str(path), cache_dir="")
-    assert as_pairs(ds[i] for i in range(len(ds))) == streamed(path)
-
-
-def damaged_sidecars(right: bytes) -> dict[str, bytes]:
-    """Indexes that do not fit the shard that `right` fits."""
-    offsets = np.frombuffer(right, "<u8")
-    return {
-        "cut inside a number": right[:-3],
-        "cut": right[:-8],
-        "empty": b"",
-        "text": b"this is no index, but eight and eight characters",
-        "a sample left out": np.delete(offsets, 4).tobytes(),
-        "a sample moved": np.insert(np.delete(offsets, 4), 4, offsets[4] + 512).tobytes(),
-        "a sample cut in two": np.insert(offsets, 4, offsets[3] + 1024).tobytes(),
-        "of a longer shard": np.append(offsets, offsets[-1] + 2048).tobytes(),
-        "backwards": offsets[::-1].tobytes(),
-    }
-
-
-@pytest.mark.parametrize("fault", damaged_sidecars(np.arange(41, dtype="<u8").tobytes()))
-@pytest.mark.parametrize("count", [6, 40])
-def test_a_sidecar_that_does_not_fit_never_gives_a_wrong_sample(fault: str, count: int, tmp_path: Path) -> None:
-    """Each sample is the right one, or there is an error that names the shard."""
-    path = Path(write_shards(tmp_path, count)[0])
-    expected = streamed(path)
-    sidecar = Path(write_sidecar(path))
-    sidecar.write_bytes(damaged_sidecars(sidecar.read_bytes())[fault])
-    ds = wds.IndexedDataset(str(path), cache_dir="")
-    errors = []
-    for i in range(len(ds)):
-        try:
-            assert as_pairs([ds[i]])[0] in expected
-        except StaleIndexError as exn:
-            errors.append(str(exn))
-    assert all(str(path) in error and "does not fit the shard" in error for error in errors)
-    assert errors or as_pairs(ds) == expected
-
-
-def test_a_sidecar_older_than_its_shard_is_not_used(tmp_path: Path) -> None:
-    """A shard that was written anew has its index made anew."""
-    (path,) = map(Path, write_shards(tmp_path, 4))
-    sidecar = write_sidecar(path)
-    os.utime(sidecar, (1, 1))
-    path.write_bytes(tar_bytes({"x.txt": b"1", "x.cls": b"2", "y.cls": b"3"}))
-    assert as_pairs(wds.IndexedDataset(str(path), cache_dir="")) == streamed(path)
 
 
 def test_cached_indexes_are_used_checked_and_made_anew(tmp_path: Path) -> None:

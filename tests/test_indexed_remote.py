@@ -40,9 +40,9 @@ def gets(nginx: Nginx, path: Path) -> list[Any]:
     return [asked for asked in nginx.asked("/" + str(path.relative_to(nginx.folder))) if asked.method == "GET"]
 
 
-@pytest.mark.parametrize("indexed", ["scanned", "energon", "dali"])
+@pytest.mark.parametrize("indexed", ["scanned", "dali"])
 def test_one_remote_sample_costs_one_request_and_its_bytes(nginx: Nginx, indexed: str) -> None:
-    """`ds[i]` of a remote shard is one ranged request of less than the sample and 4 KB, whatever the index is from."""
+    """`ds[i]` of a remote shard is one ranged request of less than the sample and 4 KB."""
     (path,) = served(nginx, f"one-{indexed}", 300, size=5000)
     if indexed != "scanned":
         write_sidecar(path, indexed)
@@ -54,6 +54,26 @@ def test_one_remote_sample_costs_one_request_and_its_bytes(nginx: Nginx, indexed
     asked = gets(nginx, path)[before:]
     assert len(asked) == 4
     assert all(request.status == 206 and request.bytes < 10_000 + 4096 for request in asked)
+
+
+def test_offsets_alone_cost_the_headers_before_a_remote_sample(nginx: Nginx) -> None:
+    """With Energon's offsets, headers of the sample before are read too: within 4 KB, once, not of small ones."""
+    (path,) = served(nginx, "offsets", 300, size=5000)
+    write_sidecar(path)
+    ds = wds.IndexedDataset(url_of(nginx, path))
+    expected = streamed(path)
+    for i, most in {0: 1, 7: 3, 8: 1, 150: 3, 7 - 300: 1, -1: 3}.items():
+        before = len(gets(nginx, path))
+        assert as_pairs([ds[i]]) == [expected[i]]
+        asked = gets(nginx, path)[before:]
+        assert len(asked) <= most
+        assert sum(request.bytes for request in asked) < 10_000 + 4096
+    (small,) = served(nginx, "offsets-small", 300, size=400)
+    write_sidecar(small)
+    ds = wds.IndexedDataset(url_of(nginx, small))
+    before = len(gets(nginx, small))
+    assert as_pairs([ds[i] for i in (200, 100, 299, 0)]) == [streamed(small)[i] for i in (200, 100, 299, 0)]
+    assert [request.bytes < 800 + 4096 for request in gets(nginx, small)[before:]] == [True] * 4
 
 
 def test_golden_archives_on_a_server(nginx: Nginx) -> None:

@@ -27,7 +27,8 @@ from .handlers import reraise_exception
 from .sampleindex import Integers
 from .shardbytes import open_shard
 from .shardindex import find_index, index_folder
-from .shardsamples import ShardSamples, Span, finder, join_spans
+from .shardsamples import ShardSamples
+from .spans import Pieces, Span, join_spans
 from .storage.options import storage_options as options_of
 
 OPEN_SHARDS = 64
@@ -238,25 +239,11 @@ class IndexedDataset:
     def _fetch_raw(self, inside: dict[int, set[int]]) -> dict[tuple[int, int], Sample]:
         """The samples with these numbers in these shards."""
         opened = {number: self._open[number] for number in inside}
-        spans: list[tuple[int, Span]] = []
-        for number, samples in opened.items():
-            wanted = [span for i in inside[number] for span in samples.spans(i)]
-            spans += [(number, span) for span in join_spans(wanted, samples.gap)]
-
-        def read(place: tuple[int, Span]) -> bytes:
-            return opened[place[0]].shard.read(*place[1])
-
-        if len(spans) > 1 and any(samples.shard.is_remote for samples in opened.values()):
-            with ThreadPoolExecutor(min(AT_ONCE, len(spans))) as pool:
-                data = list(pool.map(read, spans))
-        else:
-            data = [read(place) for place in spans]
-        found = {}
-        for number, samples in opened.items():
-            own = [k for k, place in enumerate(spans) if place[0] == number]
-            find = finder([spans[k][1] for k in own], [data[k] for k in own])
-            found.update({(number, i): samples.build(i, find) for i in inside[number]})
-        return found
+        wanted = [(number, i) for number, numbers in inside.items() for i in numbers]
+        if len(wanted) > 1 and any(samples.shard.is_remote for samples in opened.values()):
+            with ThreadPoolExecutor(min(AT_ONCE, len(wanted))) as pool:
+                return _read_together(opened, wanted, pool.map)
+        return _read_together(opened, wanted, map)
 
 
 class _OpenShards:
@@ -335,6 +322,24 @@ class _OpenShards:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._clear()
+
+
+def _read_together(
+    opened: dict[int, ShardSamples], wanted: list[tuple[int, int]], each: Callable[..., Iterable[Any]]
+) -> dict[tuple[int, int], Sample]:
+    """The samples (number of the shard, number in it); `each` is `map`, or one that does several at a time."""
+    spans: list[tuple[int, Span]] = []
+    for number, samples in opened.items():
+        own = [span for shard, i in wanted if shard == number for span in samples.spans(i)]
+        spans += [(number, span) for span in join_spans(own, samples.gap)]
+    data = list(each(lambda place: opened[place[0]].shard.read(*place[1]), spans))
+    read: dict[int, tuple[list[Span], list[bytes]]] = {number: ([], []) for number in opened}
+    for (number, span), piece in zip(spans, data, strict=True):
+        read[number][0].append(span)
+        read[number][1].append(piece)
+    pieces = {number: Pieces(*what) for number, what in read.items()}
+    found = each(lambda place: opened[place[0]].build(place[1], pieces[place[0]]), wanted)
+    return dict(zip(wanted, found, strict=True))
 
 
 def _place_of(key: str, salt: str) -> float:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Iterable
 
 import numpy as np
 
 from .errors import StaleIndexError
 from .sampleindex import Integers, Members, SampleIndex
-from .samples import base_plus_ext, is_metadata_member
+from .samples import key_of
 from .shardbytes import Version
 from .tar.header import BLOCK, padding
 
@@ -42,7 +43,7 @@ def parse_offsets(data: bytes) -> SampleIndex:
 
 
 def parse_dali(data: bytes) -> SampleIndex:
-    """The index in a DALI `.idx`, version v1.1 or v1.2. Of each sample it keeps where the one before it ends.
+    """The index in a DALI `.idx`, version v1.1 or v1.2: where each sample ends, and what it tells of the members.
 
     Raises:
         StaleIndexError: it is cut, or no such index.
@@ -54,18 +55,25 @@ def parse_dali(data: bytes) -> SampleIndex:
         raise StaleIndexError(f"a DALI index begins with v1.1 or v1.2 and a count, this one with {data[:20]!r}")
     if len(lines) - 1 != int(count):
         raise StaleIndexError(f"the index says {count} samples, and has {len(lines) - 1}: it is cut")
-    offsets, behind = [0], 0
+    offsets: list[int] = [0]
+    told = ToldMembers()
     for number, line in enumerate(lines[1:]):
         parts = line.split(" ")
         numbers = [*parts[1::words], *parts[2::words]]
         if len(parts) % words or not parts or not all(text.isdecimal() for text in numbers):
             raise StaleIndexError(f"line {number + 2} of the index is no list of members: {line[:60]!r}")
-        ends = zip(map(int, parts[1::words]), map(int, parts[2::words]), strict=True)
-        behind = max(at + size + padding(size) for at, size in ends)
-        if words == 4 and not any(_is_field(name) for name in parts[3::words]):
-            continue
+        rows = list(zip(parts[::words], map(int, parts[1::words]), map(int, parts[2::words]), strict=True))
+        behind = max(at + size + padding(size) for _, at, size in rows)
+        key = None
+        if words == 4:
+            fields = [number for number, name in enumerate(parts[3::words]) if key_of(name) is not None]
+            if not fields:
+                continue
+            rows = [rows[number] for number in fields]
+            key = key_of(parts[3::words][fields[0]])
         offsets.append(behind)
-    return _checked(np.array(offsets, np.int64))
+        told.add(key, rows)
+    return _checked(np.array(offsets, np.int64), told.members())
 
 
 def format_dali(index: SampleIndex) -> bytes:
@@ -133,11 +141,45 @@ def parse_ours(data: bytes) -> tuple[SampleIndex, Version]:
         raise StaleIndexError(f"the cached index is damaged: {exn}") from exn
 
 
-def _is_field(name: str) -> bool:
-    return base_plus_ext(name)[0] is not None and not is_metadata_member(name)
+class ToldMembers:
+    """What a file tells of samples, one after the other, on its way to `SampleIndex.told`."""
+
+    def __init__(self) -> None:
+        self._keys: list[bytes] = []
+        self._counts: list[int] = [0]
+        self._rows: list[tuple[int, int, int]] = []
+        self._codes: dict[str, int] = {}
+
+    def add(self, key: str | None, rows: Iterable[tuple[str, int, int]]) -> None:
+        """A sample with its key, if that is told, and field, first byte and size of each of its members."""
+        before = len(self._rows)
+        self._rows += [(self._codes.setdefault(field, len(self._codes)), at, size) for field, at, size in rows]
+        self._counts.append(len(self._rows) - before)
+        self._keys.append((key or "").encode("utf-8", "surrogateescape"))
+
+    def members(self) -> Members:
+        """All of them; without keys where one is not known.
+
+        Raises:
+            StaleIndexError: a number is larger than that of any byte.
+        """
+        keys = self._keys if all(self._keys) else [b""] * len(self._keys)
+        try:
+            codes, starts, sizes = np.array(self._rows, np.int64).reshape(-1, 3).T
+        except OverflowError:
+            raise StaleIndexError("a number is larger than any file") from None
+        return Members(
+            first=np.cumsum(self._counts),
+            starts=starts,
+            sizes=sizes,
+            codes=codes,
+            fields=tuple(self._codes),
+            keys=b"".join(keys),
+            key_ends=np.cumsum([len(key) for key in keys], dtype=np.int64),
+        )
 
 
-def _checked(offsets: Integers) -> SampleIndex:
+def _checked(offsets: Integers, told: Members | None = None) -> SampleIndex:
     if (offsets < 0).any() or (offsets % BLOCK).any() or (offsets[1:] <= offsets[:-1]).any():
         raise StaleIndexError("the offsets do not grow in steps of 512: the index is damaged, or of another kind")
-    return SampleIndex(offsets)
+    return SampleIndex(offsets, told=told)

@@ -20,7 +20,7 @@ from .grouping import Grouper
 from .handlers import reraise_exception
 from .runs import FieldNames, Split, split_names
 from .samples import METADATA, KeyRule, base_plus_ext, decode_name, is_metadata_member, may_be_field
-from .tar.header import BLOCK, REGULAR_TYPES, is_header, padding, parse_header
+from .tar.header import BLOCK, padding
 from .tar.reader import ArchiveReader, Member
 from .tar.scan import Run
 from .tariterators import locate_shard
@@ -84,12 +84,14 @@ class SampleIndex:
         offsets: byte in the (decompressed) archive where each sample begins, and, last, where the last one ends: what
             lies between two of them is one sample, and perhaps members that belong to none.
         members: what the samples consist of; None where only the offsets are known.
+        told: what somebody says that they consist of, who may be wrong, and keys only where all are known.
         faults: so many faults were met that a handler went on after.
     """
 
     offsets: Integers
     members: Members | None = None
     faults: int = 0
+    told: Members | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -153,14 +155,6 @@ def scan_samples(
     finally:
         reader.close()
     return table.index(end, faults)
-
-
-def key_in_header(block: bytes) -> str | None:
-    """The key that a header block alone tells; None where it is none, an extended one, or belongs to no sample."""
-    if not is_header(block):
-        return None
-    header = parse_header(block)
-    return base_plus_ext(decode_name(header.name))[0] if header.type in REGULAR_TYPES else None
 
 
 class _Place:

@@ -54,6 +54,11 @@ def is_metadata_member(name: str) -> bool:
     return _SKIPPED_NAME.match(name) is not None
 
 
+def key_of(name: str) -> str | None:
+    """The key of the sample that a member belongs to, None: it belongs to none."""
+    return None if is_metadata_member(name) else base_plus_ext(name)[0]
+
+
 def may_be_field(keys: KeyRule) -> Callable[[bytes], bool]:
     """A test of names as archives have them: false for members that belong to no sample under this naming rule."""
     return _has_dot_and_is_no_metadata if keys is base_plus_ext else _is_no_metadata

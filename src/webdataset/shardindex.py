@@ -19,11 +19,12 @@ from .cachenames import url_to_cache_name
 from .errors import DataError, OpenError, StaleIndexError, printable, public_url
 from .handlers import ignore_and_continue, reraise_exception
 from .indexfiles import format_dali, format_offsets, format_ours, parse_dali, parse_offsets, parse_ours
-from .sampleindex import SampleIndex, key_in_header, scan_samples
+from .sampleindex import SampleIndex, scan_samples
 from .shardbytes import ShardBytes, absolute, open_shard
+from .shardoffsets import walk_members
 from .storage import local, places
 from .storage.atomic import write_file
-from .tar.header import BLOCK, ZERO_BLOCK, is_header
+from .tar.header import BLOCK, is_header
 from .tariterators import locate_shard
 
 logger = logging.getLogger(__name__)
@@ -134,26 +135,22 @@ def check_fit(index: SampleIndex, shard: ShardBytes) -> None:
     """Whether the offsets can be those of this shard.
 
     Raises:
-        StaleIndexError: they cannot, or they are not enough to read it (it begins with a global header).
+        DataError: they cannot (StaleIndexError), or they are not enough to read it (it begins with a global header).
     """
-    size = shard.size
+    size, count = shard.size, len(index)
     end = int(index.offsets[-1])
+    if not count:
+        raise StaleIndexError("it has no samples")
     if size is None or end > size:
         raise StaleIndexError(f"the index reaches to byte {end}, the shard has {size}")
-    if end + BLOCK <= size and shard.read(end, end + BLOCK) != ZERO_BLOCK:
-        raise StaleIndexError(f"the index ends at byte {end}, where the shard goes on")
-    count = len(index)
     probes = 2 if shard.is_remote else PROBES
-    for i in sorted({number * (count - 1) // (probes - 1) for number in range(probes)}) if count else ():
+    for i in sorted({number * (count - 1) // (probes - 1) for number in range(probes)}):
         at = int(index.offsets[i])
-        block = shard.read(at, min(at + BLOCK, size))
-        if not is_header(block):
+        if not is_header(shard.read(at, min(at + BLOCK, size))):
             raise StaleIndexError(f"sample {i} does not begin at byte {at}, where the index says so")
-        key = key_in_header(block)
-        before = int(index.offsets[i - 1])
-        if i and key is not None and key == key_in_header(shard.read(before, before + BLOCK)):
-            raise StaleIndexError(f"sample {i} begins at byte {at}, says the index, which is inside of sample {i - 1}")
-    if count and shard.read(0, BLOCK)[156:157] == b"g":
+    if any(key is not None and stop > end for key, _, stop in walk_members(shard, int(index.offsets[-2]))):
+        raise StaleIndexError(f"the index ends at byte {end}, where the shard goes on")
+    if shard.read(0, BLOCK)[156:157] == b"g":
         raise StaleIndexError("the shard begins with a global header, which offsets alone cannot tell")
 
 
@@ -177,20 +174,23 @@ def _sidecar(name: str, parse: Any, shard: ShardBytes, options: Any) -> SampleIn
         path = local.local_path(name)
         if path is not None:
             with open(path, "rb", buffering=0) as file:
-                if os.fstat(file.fileno()).st_mtime_ns < (shard.version.mtime_ns or 0):
-                    raise StaleIndexError("it is older than the shard")
+                older = os.fstat(file.fileno()).st_mtime_ns < (shard.version.mtime_ns or 0)
                 data = file.read()
         else:
+            older = False
             with contextlib.closing(places.open_read(name, options)) as stream:
                 data = stream.read()
+    except (OSError, DataError):
+        return None
+    try:
+        if older:
+            raise StaleIndexError("it is older than the shard")
         index: SampleIndex = parse(data)
         check_fit(index, shard)
-        return index
-    except StaleIndexError as exn:
+    except DataError as exn:
         logger.warning("%s: not used as the index of the shard: %s", printable(public_url(name)), exn.message)
-    except (OSError, DataError):
-        pass
-    return None
+        return None
+    return index
 
 
 def _write(path: str, data: bytes) -> None:

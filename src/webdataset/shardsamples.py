@@ -1,56 +1,32 @@
 """An open shard and its index -> its samples, any of them, as dicts of bytes; the bytes of many in few reads.
 
-What is to be read for a sample is a list of spans; spans that lie close together are read as one. Where the index knows
-the members, only those that are wanted are read; where it knows offsets only, the sample is read whole, its headers are
-read again, and it must be exactly one sample: what an index says is never taken for what the shard has.
+Where the index knows the members, only those that are wanted are read. Where it knows offsets only, somebody else says
+so, and `shardoffsets` looks whether the shard agrees, sample by sample; after many of them, all headers are read.
 """
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import io
-from collections.abc import Callable, Collection, Iterable
-from typing import NamedTuple, cast
+import logging
+from collections.abc import Collection, Iterable
+from typing import cast
 
 from ._types import Sample
 from .errors import DataError, StaleIndexError
-from .sampleindex import Members, SampleIndex, key_in_header, scan_samples
+from .sampleindex import Members, SampleIndex, scan_samples
 from .shardbytes import ShardBytes
-from .tar.header import BLOCK
+from .shardoffsets import ShardOffsets
+from .spans import Pieces, Span, join_spans
 from .tar.reader import ArchiveReader, Member
+
+logger = logging.getLogger(__name__)
 
 LOCAL_GAP = 1 << 12
 REMOTE_GAP = 1 << 16
-LARGEST_SPAN = 1 << 23
-"""Bytes between two spans that are read along with them; bytes from which on a span is not made larger."""
-
-
+"""Bytes between two spans that are read along with them."""
 WORTH_A_SCAN = 64
 """So many samples of a local shard are read by offsets alone before all of its headers are."""
-
-
-class Span(NamedTuple):
-    """Bytes start (inclusive) to stop (exclusive) of a shard."""
-
-    start: int
-    stop: int
-
-
-def join_spans(spans: Iterable[Span], gap: int) -> list[Span]:
-    """The spans in order, those with at most `gap` bytes between them as one.
-
-    >>> join_spans([Span(9, 12), Span(0, 4), Span(5, 8)], 1)
-    [Span(start=0, stop=12)]
-    """
-    joined: list[Span] = []
-    for span in sorted(spans):
-        last = joined[-1] if joined else None
-        if last is not None and span.start <= last.stop + gap and span.stop - last.start <= LARGEST_SPAN:
-            joined[-1] = Span(last.start, max(last.stop, span.stop))
-        elif last is None or span.stop > last.stop:
-            joined.append(span)
-    return joined
 
 
 class ShardSamples:
@@ -66,6 +42,7 @@ class ShardSamples:
         self.index = index
         self.fields = None if fields is None else frozenset(fields)
         self.gap = REMOTE_GAP if shard.is_remote else LOCAL_GAP
+        self._offsets = ShardOffsets(shard, index)
         self._parsed_so_far = 0
 
     def __len__(self) -> int:
@@ -88,21 +65,20 @@ class ShardSamples:
             if sample is not None:
                 return sample
         spans = join_spans(self.spans(i), self.gap)
-        return self.build(i, finder(spans, [self._read(span) for span in spans]))
+        return self.build(i, self._pieces(spans))
 
     def read_many(self, indices: Iterable[int]) -> list[Sample]:
         """These samples, in this order, read in the order in which they lie in the shard."""
         indices = list(indices)
         spans = join_spans([span for i in set(indices) for span in self.spans(i)], self.gap)
-        find = finder(spans, [self._read(span) for span in spans])
-        return [self.build(i, find) for i in indices]
+        pieces = self._pieces(spans)
+        return [self.build(i, pieces) for i in indices]
 
     def spans(self, i: int) -> list[Span]:
         """What must be read for sample `i`."""
         members = self.index.members
         if members is None:
-            start, stop = self.index.offsets[i : i + 2].tolist()
-            return [Span(start, min(stop + BLOCK, self.shard.size or stop))]
+            return [self._offsets.span(i)]
         fields = self.fields
         return [
             Span(start, start + size)
@@ -110,16 +86,17 @@ class ShardSamples:
             if size and (fields is None or field in fields)
         ]
 
-    def build(self, i: int, find: Callable[[int, int], bytes]) -> Sample:
-        """Sample `i`, from a function that gives the bytes from a start to a stop."""
+    def build(self, i: int, pieces: Pieces) -> Sample:
+        """Sample `i`, from what was read for it, perhaps together with others."""
         members = self.index.members
         if members is None:
-            start, stop = self.index.offsets[i : i + 2].tolist()
-            return self._parsed(i, find(start, stop), find(stop, stop + BLOCK))
+            return self._parsed(i, pieces)
         sample: Sample = {"__key__": members.key(i), "__url__": self.shard.url}
         for field, start, size, wrapped in members.rows(i):
             if self.fields is None or field in self.fields:
-                data = find(start, start + size) if size else b""
+                data = pieces.cut(start, start + size) if size else b""
+                if len(data) < size:  # read before it was known where it is
+                    data = self.shard.read(start, start + size)
                 sample[field] = _unwrapped(data) if wrapped else data
         return sample
 
@@ -137,58 +114,44 @@ class ShardSamples:
             sample[names[code]] = data[start - first : start - first + size]
         return sample
 
-    def _read(self, span: Span) -> bytes:
-        return self.shard.read(*span)
+    def _pieces(self, spans: list[Span]) -> Pieces:
+        return Pieces(spans, [self.shard.read(*span) for span in spans])
 
-    def _parsed(self, i: int, data: bytes, behind: bytes) -> Sample:
-        begin = int(self.index.offsets[i])
+    def _parsed(self, i: int, pieces: Pieces) -> Sample:
         try:
-            found = scan_samples(io.BytesIO(data), self.shard.url)
-            if len(found) != 1:
-                raise StaleIndexError(f"there are {len(found)} samples where the index says one")
-            self._check_neighbours(i, found, behind)
-        except DataError as exn:
-            raise StaleIndexError(
-                f"the index does not fit the shard at sample {i}: {exn.message}; remove the index, or make it anew",
-                url=self.shard.url,
-                offset=begin,
-                stage="index",
-            ) from exn
+            found, data = self._offsets.sample(i, pieces)
+        except StaleIndexError as exn:
+            if self.shard.is_remote or not self._agrees_in_number():
+                raise
+            logger.warning("%s; its headers were read instead", exn)
+            return self.build(i, pieces)
         self._parsed_so_far += 1
         if self._parsed_so_far == WORTH_A_SCAN and not self.shard.is_remote:
             self._learn_members()
         one = ShardSamples(self.shard, found, self.fields)
-        return one.build(0, lambda start, stop: data[start:stop])
+        return one.build(0, Pieces([Span(0, len(data))], [data]))
 
     def _learn_members(self) -> None:
         """Index the shard whole, which the samples that follow are read with; the offsets must say the same."""
-        with contextlib.closing(self.shard.stream()) as stream:
-            found = scan_samples(stream, self.shard.url)
-        told, begins = self.index.offsets, found.offsets[:-1]
-        assert found.members is not None
-        last = found.members.first[1:] - 1
-        ends = found.members.starts[last] + found.members.sizes[last]
-        if len(found) != len(self.index) or (begins < told[:-1]).any() or (ends > told[1:]).any():
-            raise StaleIndexError(
-                f"the index does not fit the shard: it has {len(self.index)} samples, the shard {len(found)}, or they "
-                "lie elsewhere; remove the index, or make it anew",
-                url=self.shard.url,
-                stage="index",
-            )
+        found = self._scanned()
+        self._offsets.check_all(found)
         self.index = found
 
-    def _check_neighbours(self, i: int, found: SampleIndex, behind: bytes) -> None:
-        """The samples beside this one have other keys, else the index cuts a sample in two.
+    def _agrees_in_number(self) -> bool:
+        """Whether the shard has as many samples as its index says, which is then replaced by one that fits."""
+        try:
+            found = self._scanned()
+        except DataError:
+            return False
+        if len(found) != len(self.index):
+            return False
+        self.index = found
+        return True
 
-        Looking at the one before costs a request where the shard is remote, and is left out there.
-        """
-        assert found.members is not None
-        neighbours = [behind]
-        if i and not self.shard.is_remote:
-            before = int(self.index.offsets[i - 1])
-            neighbours.append(self.shard.read(before, before + BLOCK))
-        if found.members.key(0) in map(key_in_header, neighbours):
-            raise StaleIndexError("the sample goes on beyond what the index says")
+    def _scanned(self) -> SampleIndex:
+        self.shard.read(0, 0)  # fails where the shard is another one by now
+        with contextlib.closing(self.shard.stream()) as stream:
+            return scan_samples(stream, self.shard.url)
 
 
 def _unwrapped(data: bytes) -> bytes:
@@ -196,18 +159,3 @@ def _unwrapped(data: bytes) -> bytes:
     ((_, content, _),) = cast(list[Member], list(ArchiveReader(io.BytesIO(data), runs=False)))
     assert content is not None
     return content
-
-
-def finder(spans: list[Span], data: list[bytes]) -> Callable[[int, int], bytes]:
-    """A function that cuts bytes out of what was read."""
-    if len(spans) == 1:
-        only, first = data[0], spans[0].start
-        return lambda start, stop: only[start - first : stop - first]
-    starts = [span.start for span in spans]
-
-    def find(start: int, stop: int) -> bytes:
-        number = bisect.bisect_right(starts, start) - 1
-        first = starts[number]
-        return data[number][start - first : stop - first]
-
-    return find
