@@ -38,6 +38,16 @@ def foreign_data() -> Path:
     return Path(elsewhere) / "foreign" if elsewhere else Path(__file__).resolve().parent / "golden"
 
 
+def upstream_data() -> Path:
+    """The folder of test archives of the published package; a test that needs one is skipped where there are none."""
+    from tools import need
+
+    elsewhere = os.environ.get("WDS_TESTDATA")
+    folder = (Path(elsewhere) if elsewhere else Path(__file__).resolve().parents[2] / "shared" / "data") / "upstream"
+    need(folder.is_dir(), f"{folder} has no archives of the published package; WDS_TESTDATA names another place")
+    return folder
+
+
 def write_shards(folder: Path, shards: int, samples: int, pattern: str = "shard-{:04d}.tar") -> list[str]:
     """Shards of samples `{txt, cls}`; keys and texts count through, so each sample is told from every other."""
     urls = []

@@ -25,7 +25,7 @@ SECTIONS = [
     "samples grouping runs archivemembers tariterators openahead openers filetypes cachelocks cachepartial "
     "cachedownload cachefollow cachecleanup cachenames cache",
     "sampleindex shardbytes spans indexfiles shardindex shardoffsets shardsamples energon",
-    "tenbin codecs autodecode rules filters cborsiterators utils",
+    "tenbinformat tenbinsockets tenbin codecs autodecode rules filters cborsiterators utils",
     "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets indexed compat",
     "encoders shardjson indexwriter tarwriter headway backlog shardwriter writer",
     "multi downloader bench typecheck",

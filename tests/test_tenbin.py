@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import subprocess
+import threading
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,7 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from codec_contract import same
-from webdataset import tenbin
+from helpers import upstream_data
+from tools import published
+from webdataset import WebDataset, tenbin
+from webdataset.errors import DataError, DecodingError
 
 numbers = hnp.integer_dtypes(endianness="?") | hnp.floating_dtypes(endianness="?", sizes=(16, 32, 64))
 arrays = hnp.arrays(dtype=numbers, shape=hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
@@ -89,8 +96,8 @@ def test_cut_data(values: list[np.ndarray], share: float) -> None:
 @pytest.mark.parametrize(
     ("edit", "match"),
     [
-        (lambda data: b"x" + data[1:], "magic bytes mismatch at byte 0"),
-        (lambda data: data[:80] + b"x" + data[81:], "magic bytes mismatch at byte 80"),
+        (lambda data: b"x" + data[1:], r"magic bytes mismatch: .* \(byte 0\)"),
+        (lambda data: data[:80] + b"x" + data[81:], r"magic bytes mismatch: .* \(byte 80\)"),
         (lambda data: data[:8] + struct.pack("<q", 1 << 62) + data[16:], "claims 4611686018427387904 bytes"),
         (lambda data: data[:8] + struct.pack("<q", -1) + data[16:], "claims -1 bytes"),
         (lambda data: data[:8] + struct.pack("<q", 8) + data[16:], "header of 8 bytes"),
@@ -100,7 +107,7 @@ def test_cut_data(values: list[np.ndarray], share: float) -> None:
         (lambda data: data[:40] + struct.pack("<q", 1 << 60) + data[48:], "its chunk has 12"),
         (lambda data: data[:40] + struct.pack("<q", -3) + data[48:], "of the shape"),
         (lambda data: data[:80], "ends after the header"),
-        (lambda data: data[:90], "cut in the head of a chunk at byte 80"),
+        (lambda data: data[:90], r"cut in the head of a chunk \(byte 80\)"),
         (lambda data: data[:100], "claims 12 bytes, 4 are there"),
     ],
 )
@@ -191,3 +198,200 @@ def test_small_helpers() -> None:
         tenbin.check_acceptable_input_type([np.zeros(1, bool)], True)
     with pytest.raises(ValueError, match="at most 8 characters"):
         tenbin.str64("123456789")
+
+
+def test_damage_says_the_byte() -> None:
+    """Whatever is wrong, the error has the offset of the chunk in which it was found, in its text too."""
+    data = bytes(tenbin.encode_buffer([np.arange(3, dtype="f4"), np.arange(2, dtype="u4")]))
+    assert len(data) == 320
+    damaged = {
+        0: [b"PK" + data[2:], data[:16] + b"q8" + data[18:], data[:8], data[:20], data[:8] + b"\xff" * 8 + data[16:]],
+        80: [data[:40] + struct.pack("<q", 4) + data[48:], data[:100], data[:88] + struct.pack("<q", 1 << 40)],
+        160: [data[:160] + bytes(8) + data[168:], data[:176] + bytes(24) + data[200:], data[:161]],
+        240: [data[:239] + b"~" + data[241:], data[:256] + b"1"],
+    }
+    for offset, variants in damaged.items():
+        for variant in variants:
+            with pytest.raises(DecodingError, match=rf"\(byte {offset}\)") as caught:
+                tenbin.decode_buffer(variant)
+            assert caught.value.offset == offset
+            stream = io.BytesIO(b"abcdefg" + variant)
+            stream.seek(7)
+            with pytest.raises(DecodingError, match=rf"\(byte {7 + offset}\)"):
+                tenbin.read(stream)
+
+
+@given(
+    values=st.lists(arrays, min_size=1, max_size=3), edits=st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=9)))
+)
+def test_whatever_bytes_come(values: list[np.ndarray], edits: list[tuple[float, bytes]]) -> None:
+    """Bytes that were changed anywhere give arrays or one error of ours, of one line."""
+    data = tenbin.encode_buffer(values)
+    for share, new in edits:
+        position = int(share * len(data))
+        data[position : position + len(new)] = new
+    for decode in (tenbin.decode_buffer, lambda data: tenbin.read(io.BytesIO(data))):
+        try:
+            found = decode(data)
+        except DecodingError as exn:
+            found = [] if "\n" not in str(exn) else [str(exn)]
+        assert all(isinstance(array, np.ndarray) for array in found)
+
+
+def test_sizes_that_are_only_claimed_take_no_memory(tmp_path: Path) -> None:
+    """A chunk of 1 TB, in a file, a buffer or a stream of a few bytes, is refused, and nothing is allocated for it."""
+    import tracemalloc
+
+    data = tenbin.MAGIC + struct.pack("<q", 1 << 40) + bytes(500)
+    shape = bytes(tenbin.encode_buffer([np.zeros(3)]))
+    shape = shape[:40] + struct.pack("<q", 1 << 40) + shape[48:]
+    (tmp_path / "a.ten").write_bytes(data)
+    tracemalloc.start()
+    try:
+        for load in (
+            lambda: tenbin.load(tmp_path / "a.ten"),
+            lambda: tenbin.load(tmp_path / "a.ten", mmap=True),
+            lambda: tenbin.decode_buffer(data),
+            lambda: tenbin.read(io.BytesIO(data)),
+            lambda: tenbin.decode_buffer(shape),
+            lambda: tenbin.read(io.BytesIO(shape)),
+        ):
+            with pytest.raises(DecodingError, match=r"1099511627776|needs 8796093022208 bytes, its chunk has 24"):
+                load()
+        assert tracemalloc.get_traced_memory()[1] < 3 << 20
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(DecodingError, match="of the shape"):
+        tenbin.decode_list([struct.pack("<8s8sqqq", b"f4", b"", 2, 0, 1 << 62), b""])
+
+
+def test_arrays_lie_where_their_numbers_may_lie() -> None:
+    """Aligned data is not copied; data that begins at an odd address is, and both are what they were."""
+    value = np.arange(100, dtype="f8")
+    data = bytes(tenbin.encode_buffer([value]))
+    for shift in range(9):
+        buffer = np.zeros(len(data) + shift + 64, np.uint8)
+        first = -buffer.ctypes.data % 64 + shift
+        view = memoryview(buffer)[first : first + len(data)]
+        view[:] = data
+        for part, writable in ((view, True), (view.toreadonly(), False)):
+            (array,) = tenbin.decode_buffer(part)
+            assert array.flags.aligned
+            assert array.flags.writeable == writable
+            assert np.shares_memory(array, buffer) == (shift % 8 == 0)
+            assert same(value, array)
+
+
+def test_files_as_memory(tmp_path: Path) -> None:
+    """`load(mmap=True)` gives read-only arrays of the mapped file, which outlive its name; an empty file has none."""
+    path = tmp_path / "a.ten"
+    values = [np.arange(1000.0).reshape(10, 100), np.array(7, "u4"), np.zeros((0, 3), "i2")]
+    tenbin.save(path, *values, infos=["a", "b", "c"])
+    mapped, labels = tenbin.load(path, infos=True, mmap=True)
+    path.unlink()
+    assert labels == ["a", "b", "c"]
+    assert same(values, mapped)
+    assert not any(array.flags.writeable for array in mapped)
+    (tmp_path / "empty.ten").write_bytes(b"")
+    assert tenbin.load(tmp_path / "empty.ten", mmap=True) == tenbin.load(tmp_path / "empty.ten") == []
+
+
+def test_wrong_files_are_named(tmp_path: Path) -> None:
+    """An error of `load` says file and byte; what there was under the name stays when `save` fails."""
+    path = tmp_path / "a.ten"
+    path.write_bytes(b"\x89PNG" + bytes(1000))
+    for mapped in (False, True):
+        with pytest.raises(DataError, match=rf"{path}: magic bytes mismatch.*\(byte 0\)"):
+            tenbin.load(path, mmap=mapped)
+    with pytest.raises(ValueError, match="unsupported array type"):
+        tenbin.save(path, np.zeros(3), np.zeros(3, bool))
+    assert path.stat().st_size == 1004
+    assert os.listdir(tmp_path) == ["a.ten"]
+
+
+def test_files_that_are_no_files(tmp_path: Path) -> None:
+    """`save` and `load` work on a fifo, and `save` writes to the file behind a link."""
+    fifo, values = tmp_path / "fifo.ten", [np.arange(200_000)]
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=tenbin.save, args=(fifo, *values))
+    writer.start()
+    assert same(values, tenbin.load(fifo))
+    writer.join()
+    (tmp_path / "link.ten").symlink_to("target.ten")
+    tenbin.save(tmp_path / "link.ten", *values)
+    assert (tmp_path / "link.ten").is_symlink()
+    assert same(values, tenbin.load(tmp_path / "target.ten"))
+
+
+def test_a_stream_that_takes_a_little_at_a_time() -> None:
+    """A stream that writes less than it is given gets everything all the same."""
+
+    class Slow(io.RawIOBase):
+        content = b""
+
+        def write(self, data) -> int:
+            self.content += bytes(data[:7])
+            return min(7, len(data))
+
+    slow = Slow()
+    tenbin.write(slow, [np.arange(9)])
+    assert slow.content == tenbin.encode_buffer([np.arange(9)])
+
+
+def test_lmdb_keeps_arrays(tmp_path: Path) -> None:
+    """What is put into LMDB comes back, copied or as views of its pages, whatever the alignment of the values."""
+    values = {f"key{'x' * n}".encode(): [np.arange(n * 500.0), np.array(n, "u4")] for n in range(12)}
+    with lmdb.open(str(tmp_path / "db"), map_size=1 << 24) as store:
+        with store.begin(write=True) as transaction:
+            for key, arrays in values.items():
+                transaction.put(key, tenbin.encode_buffer(arrays, ["xs", "n"]))
+        with store.begin() as transaction:
+            for key, arrays in values.items():
+                assert same(arrays, tenbin.decode_buffer(transaction.get(key), infos=["xs", "n"]))
+        with store.begin(buffers=True) as transaction:
+            for key, arrays in values.items():
+                found = tenbin.decode_buffer(transaction.get(key))
+                assert all(array.flags.aligned and not array.flags.writeable for array in found)
+                assert same(arrays, found)
+
+
+ASK = """
+import pickle, sys
+from webdataset import tenbin
+arrays, data = pickle.load(sys.stdin.buffer)
+encoded = bytes(tenbin.encode_buffer(arrays, ["ab"] * len(arrays)))
+pickle.dump((encoded, tenbin.decode_buffer(data, infos=True)), sys.stdout.buffer)
+"""
+
+
+def test_the_published_package_makes_the_same_bytes() -> None:
+    """Every type that the published code can write gives the same bytes here, and what is written here it reads."""
+    import pickle
+
+    codes = [code for code in tenbin.CODES if code != "u4"]
+    arrays = [np.arange(24).reshape(shape).astype(code) for code in codes for shape in ((24,), (2, 3, 4), (1, 24, 1))]
+    data = bytes(tenbin.encode_buffer(arrays, ["ab"] * len(arrays)))
+    asked = subprocess.run(
+        [published(), "-I", "-W", "ignore", "-c", ASK],
+        input=pickle.dumps((arrays, data)),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    theirs, (decoded, labels) = pickle.loads(asked.stdout)
+    assert theirs == data
+    assert same(arrays, decoded)
+    assert set(labels) == {"ab"}
+
+
+def test_the_archive_of_the_published_package() -> None:
+    """Its 100 samples of two arrays named xs and ys are read as they were written, from a stream and decoded."""
+    path = upstream_data() / "tendata.tar"
+    samples = list(WebDataset(str(path), shardshuffle=False))
+    decoded = list(WebDataset(str(path), shardshuffle=False).decode())
+    assert len(samples) == len(decoded) == 100
+    for sample, values in zip(samples, decoded, strict=True):
+        arrays, labels = tenbin.decode_buffer(sample["ten"], infos=True)
+        assert [(array.shape, array.dtype) for array in arrays] == [((28, 28), np.dtype("f8"))] * 2
+        assert labels == ["xs", "ys"]
+        assert same(arrays, values["ten"])
+        assert sample["ten"] == tenbin.encode_buffer(arrays, labels)

@@ -66,9 +66,13 @@ sys.stdout.buffer.write(pickle.dumps(samples))
 """
 
 
-def samples_of_published(archive: Path) -> bytes:
-    """The samples that the published package reads from an archive, without their places, as a pickle."""
+def published() -> str:
+    """The interpreter that has the published package; call it with -I: a PYTHONPATH may lead to our own."""
     python = os.environ.get("WDS_PUBLISHED_PYTHON", "")
     need(os.path.exists(python), "WDS_PUBLISHED_PYTHON names no Python with the published package; `make test` sets it")
-    # -I: a PYTHONPATH may lead to our own package
-    return run([python, "-I", "-c", READ_WITH_PUBLISHED, str(archive)])
+    return python
+
+
+def samples_of_published(archive: Path) -> bytes:
+    """The samples that the published package reads from an archive, without their places, as a pickle."""
+    return run([published(), "-I", "-c", READ_WITH_PUBLISHED, str(archive)])

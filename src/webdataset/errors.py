@@ -19,6 +19,7 @@
     │       ├── UnknownSchemeError    (ValueError)  nobody knows how to open such urls
     │       ├── WrongContentError     (ValueError)  what came to be kept is not what was asked for
     │       └── ConnectionLostError   the bytes stopped before the announced end
+    ├── TransferTimeoutError          (TimeoutError)  a message did not come or go in the time that was given
     ├── EmptyDatasetError             (ValueError)  there was nothing to read
     ├── ShardListError                (ValueError)  shards cannot be listed or split as asked
     ├── EncodingError                 (ValueError)  a sample cannot be written
@@ -242,6 +243,10 @@ class ConnectionLostError(OpenError):
 
     got: int = 0
     expected: int | None = None
+
+
+class TransferTimeoutError(WebDatasetError, TimeoutError):
+    """A message did not come, or was not taken, within the time that was given."""
 
 
 class EmptyDatasetError(WebDatasetError, ValueError):

@@ -1,178 +1,162 @@
-"""Lists of arrays <-> tenbin (`.ten`): no file header, only chunks that start at multiples of 16 bytes.
+"""Lists of arrays <-> tenbin (`.ten`) files and streams, and the public names of the format.
 
-    chunk    "~TenBin~", int64 length of the payload, payload, zeros up to a multiple of 64 bytes of payload
-    array    a header chunk and a data chunk
-    header   int64s: dtype code and info as 8 bytes of NUL-padded ASCII each, number of dimensions, dimensions
-
-All numbers are little-endian; data is in C order. This module does no I/O but for `save`, `load`, and the
-streams that `read` and `write` are given.
+`tenbinformat` has the bytes, `tenbinsockets` the messages; here are files and streams only. A size in the
+data is not believed before its bytes have come, so nothing takes memory that the data only claims.
 """
 
 from __future__ import annotations
 
-import math
+import mmap as mmap_module
 import os
-import struct
+import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from .errors import DecodingError, EncodingError
+from .errors import DataError, DecodingError
+from .storage.atomic import write_file
+from .tenbinformat import (
+    CODES,
+    HEAD,
+    MAGIC,
+    MAX_DIMS,
+    Array,
+    Chunk,
+    bytedata,
+    bytelen,
+    check_acceptable_input_type,
+    check_infos,
+    chunk_head,
+    decode_buffer,
+    decode_chunks,
+    decode_header,
+    decode_list,
+    decode_pairs,
+    encode_buffer,
+    encode_chunks,
+    encode_header,
+    encode_list,
+    long_to_short,
+    magic,
+    magic_bytes,
+    magic_str,
+    payload_length,
+    roundup,
+    short_to_long,
+    str64,
+    unstr64,
+)
+from .tenbinsockets import (
+    sctp_recv,
+    sctp_send,
+    sctp_socket,
+    zrecv_multipart,
+    zrecv_single,
+    zsend_multipart,
+    zsend_single,
+)
 
-Array = np.ndarray[Any, Any]
+__all__ = [
+    "CODES",
+    "MAGIC",
+    "MAX_DIMS",
+    "Array",
+    "bytedata",
+    "bytelen",
+    "check_acceptable_input_type",
+    "check_infos",
+    "decode_buffer",
+    "decode_chunks",
+    "decode_header",
+    "decode_list",
+    "encode_buffer",
+    "encode_chunks",
+    "encode_header",
+    "encode_list",
+    "load",
+    "long_to_short",
+    "magic",
+    "magic_bytes",
+    "magic_str",
+    "read",
+    "read_chunk",
+    "roundup",
+    "save",
+    "sctp_recv",
+    "sctp_send",
+    "sctp_socket",
+    "short_to_long",
+    "str64",
+    "unstr64",
+    "write",
+    "write_chunk",
+    "zrecv_multipart",
+    "zrecv_single",
+    "zsend_multipart",
+    "zsend_single",
+]
 
-MAGIC = b"~TenBin~"
-CODES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
-MAX_DIMS = 9
-
-magic_str, magic_bytes = "~TenBin~", MAGIC
-magic = int.from_bytes(MAGIC, "little")
-short_to_long = {code: np.dtype(code).name for code in CODES}
-long_to_short = {name: code for code, name in short_to_long.items()}
-
-
-def roundup(n: int, k: int = 64) -> int:
-    """The smallest multiple of k that is at least n."""
-    return -(-n // k) * k
-
-
-def encode_header(a: Array, info: str = "") -> bytes:
-    """Payload of the header chunk of an array."""
-    code = a.dtype.str[1:]
-    if code not in CODES:
-        raise EncodingError(f"unsupported array type {a.dtype}: tenbin holds {' '.join(CODES)}")
-    if a.ndim > MAX_DIMS:
-        raise EncodingError(f"tenbin arrays have at most {MAX_DIMS} dimensions, got {a.ndim}")
-    label = info.encode("ascii", "replace")
-    if len(label) > 8 or label.decode("ascii") != info:
-        raise EncodingError(f"the info of a tenbin array is at most 8 ASCII characters, got {info!r:.60}")
-    return struct.pack(f"<8s8sq{a.ndim}q", code.encode("ascii"), label, a.ndim, *a.shape)
-
-
-def decode_header(h: Any) -> tuple[tuple[int, ...], np.dtype[Any], str]:
-    """Shape, dtype and info in the payload of a header chunk."""
-    if len(h) < 24:
-        raise DecodingError(message=f"tenbin header of {len(h)} bytes, at least 24 expected")
-    raw_code, raw_info, ndim = struct.unpack_from("<8s8sq", h)
-    code = raw_code.rstrip(b"\0").decode("ascii", "backslashreplace")
-    if code not in CODES:
-        raise DecodingError(message=f"unsupported tenbin array type {code!r}")
-    if not 0 <= ndim <= MAX_DIMS or len(h) < 24 + 8 * ndim:
-        raise DecodingError(message=f"tenbin header of {len(h)} bytes cannot hold {ndim} dimensions")
-    shape = struct.unpack_from(f"<{ndim}q", h, 24)
-    if any(size < 0 for size in shape):
-        raise DecodingError(message=f"tenbin array of the shape {shape}")
-    return shape, np.dtype("<" + code), raw_info.rstrip(b"\0").decode("ascii", "backslashreplace")
-
-
-def encode_list(l: Sequence[Any], infos: Sequence[str] | None = None) -> list[bytes]:  # noqa: E741 published name
-    """Payloads of the chunks of a list of arrays: header, data, header, data, ..."""
-    if infos is None:
-        infos = [""] * len(l)
-    if not isinstance(infos, (list, tuple)) or not all(isinstance(info, str) for info in infos):
-        raise TypeError(f"tenbin: infos must be a list of texts, one for each array, got {infos!r:.80}")
-    if len(infos) != len(l):
-        raise EncodingError(f"{len(l)} arrays need as many infos, got {len(infos)}")
-    payloads = []
-    for item, info in zip(l, infos, strict=True):
-        array = np.asarray(item)
-        payloads.append(encode_header(array, info))
-        payloads.append(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
-    return payloads
-
-
-def decode_list(l: Sequence[Any], infos: Any = False) -> Any:  # noqa: E741 published name
-    """The arrays in a list of payloads, as views of them; with infos, see `check_infos`."""
-    if len(l) % 2:
-        raise DecodingError(message="tenbin data ends after the header of an array")
-    arrays, labels = [], []
-    for header, payload in zip(l[::2], l[1::2], strict=True):
-        shape, dtype, info = decode_header(header)
-        needed = math.prod(shape) * dtype.itemsize
-        if len(payload) != needed:
-            raise DecodingError(
-                message=f"tenbin array {shape} of {dtype} needs {needed} bytes, its chunk has {len(payload)}"
-            )
-        arrays.append(np.ndarray(shape, dtype, payload))
-        labels.append(info)
-    return check_infos(arrays, labels, infos)
-
-
-def check_infos(data: list[Array], infos: list[str], required_infos: Any = None) -> Any:
-    """`data` for False or None, `(data, infos)` for True, `data` for a list that equals the infos."""
-    if required_infos is None or required_infos is False:
-        return data
-    if required_infos is True:
-        return data, infos
-    if list(required_infos) != infos:
-        raise DecodingError(message=f"tenbin infos are {infos}, expected {list(required_infos)}")
-    return data
-
-
-def encode_chunks(l: Sequence[bytes]) -> bytearray:  # noqa: E741 published name
-    """The payloads framed as chunks."""
-    out = bytearray()
-    for payload in l:
-        out += MAGIC + struct.pack("<q", len(payload))
-        out += payload
-        out += bytes(roundup(len(payload)) - len(payload))
-    return out
-
-
-def decode_chunks(buf: Any) -> list[memoryview]:
-    """Views of the payloads in a buffer; the zeros after the last one may be missing."""
-    return list(_chunks(memoryview(buf).cast("B")))
-
-
-def _chunks(view: memoryview) -> Iterator[memoryview]:
-    position = 0
-    while position < len(view):
-        if len(view) - position < 16:
-            raise DecodingError(message=f"tenbin data is cut in the head of a chunk at byte {position}")
-        if view[position : position + 8] != MAGIC:
-            found = bytes(view[position : position + 8])
-            raise DecodingError(message=f"magic bytes mismatch at byte {position}: {found!r} is not {MAGIC!r}")
-        (length,) = struct.unpack_from("<q", view, position + 8)
-        start = position + 16
-        if not 0 <= length <= len(view) - start:
-            raise DecodingError(
-                message=f"tenbin chunk at byte {position} claims {length} bytes, {len(view) - start} are there"
-            )
-        yield view[start : start + length]
-        position = start + roundup(length)
-
-
-def encode_buffer(l: list[Any], infos: Sequence[str] | None = None) -> bytearray:  # noqa: E741 published name
-    """tenbin data of a list of arrays."""
-    if not isinstance(l, list):
-        raise EncodingError(f"encode_buffer requires list, got {type(l).__name__}")
-    return encode_chunks(encode_list(l, infos))
-
-
-def decode_buffer(buf: Any, infos: Any = False) -> Any:
-    """The arrays in tenbin data, as views of the buffer: writable exactly when the buffer is.
-
-    Raises:
-        DecodingError: wrong magic bytes, an unknown type, or data that is cut.
-    """
-    return decode_list(decode_chunks(buf), infos)
+_PIECE = 1 << 20
 
 
 def save(fname: str | os.PathLike[str], *args: Any, infos: Sequence[str] | None = None, nocheck: bool = False) -> None:
-    """Write arrays to a file, whose name must end in `.ten` unless `nocheck`."""
+    """Write arrays to a file, whose name must end in `.ten` unless `nocheck`; it appears whole or not at all."""
     _check_name(fname, nocheck)
     data = encode_buffer(list(args), infos)
-    with open(fname, "wb") as stream:
-        stream.write(data)
+    path = os.path.realpath(fname)
+    if os.path.exists(path) and not os.path.isfile(path):  # a fifo or a device takes the bytes where it is
+        with open(path, "wb") as stream:
+            stream.write(data)
+    else:
+        write_file(path, data)
 
 
-def load(fname: str | os.PathLike[str], infos: Any = False, nocheck: bool = False) -> Any:
-    """The arrays in a file, writable; the name must end in `.ten` unless `nocheck`."""
+def load(fname: str | os.PathLike[str], infos: Any = False, nocheck: bool = False, *, mmap: bool = False) -> Any:
+    """The arrays in a file, writable; the name must end in `.ten` unless `nocheck`.
+
+    Args:
+        infos: True gives `(arrays, infos)`; a list of infos must be what the file has.
+        nocheck: take files of any name.
+        mmap: map the file instead of reading it: the arrays are read-only, their pages are read when they are used,
+            and the file stays mapped as long as one of them lives. It must not become shorter in that time.
+
+    Raises:
+        DecodingError: the file is no tenbin, damaged or cut; it says file and byte.
+    """
     _check_name(fname, nocheck)
-    with open(fname, "rb") as stream:
-        return decode_buffer(bytearray(stream.read()), infos)
+    try:
+        with open(fname, "rb") as stream:
+            return decode_buffer(_mapped(stream) if mmap else _content(stream), infos)
+    except DataError as exn:
+        exn.locate(url=os.fspath(fname))
+        raise
+
+
+def _mapped(stream: Any) -> Any:
+    if os.fstat(stream.fileno()).st_size == 0:  # which cannot be mapped
+        return b""
+    return mmap_module.mmap(stream.fileno(), 0, access=mmap_module.ACCESS_READ)
+
+
+def _content(stream: Any) -> Any:
+    """All bytes of a file, in memory that they were read into once."""
+    about = os.fstat(stream.fileno())
+    if not stat.S_ISREG(about.st_mode):
+        return bytearray(stream.read())
+    head = stream.read(min(HEAD, about.st_size))
+    if len(head) == HEAD:
+        payload_length(head, 0)  # a large file of some other kind is not read
+    view = np.empty(about.st_size, np.uint8).data
+    view[: len(head)] = head
+    there = len(head)
+    while there < len(view):
+        count = stream.readinto(view[there:])
+        if not count:
+            break
+        there += count
+    return view[:there]
 
 
 def write(stream: Any, l: list[Any], infos: Sequence[str] | None = None) -> None:  # noqa: E741 published name
@@ -182,19 +166,30 @@ def write(stream: Any, l: list[Any], infos: Sequence[str] | None = None) -> None
 
 
 def read(stream: Any, n: int = sys.maxsize, infos: Any = False) -> Any:
-    """The next `n` arrays of a binary stream, fewer where it ends; the stream stays behind them."""
-    chunks: list[bytes] = []
+    """The next `n` arrays of a binary stream, fewer where it ends; the stream stays behind them.
+
+    Raises:
+        DecodingError: as from `decode_buffer`; the offset is counted from the beginning of the stream where
+            the stream can tell, from here otherwise.
+    """
+    chunks: list[Chunk] = []
+    offset = _position(stream) or 0
     while len(chunks) < 2 * n:
-        chunk = read_chunk(stream)
+        chunk = _next_chunk(stream, offset)
         if chunk is None:
             break
-        chunks.append(chunk)
-    return decode_list(chunks, infos)
+        chunks.append((offset, chunk))
+        offset += HEAD + roundup(len(chunk))
+    return decode_pairs(chunks, infos)
 
 
 def write_chunk(stream: Any, buf: Any) -> None:
     """Write one payload, framed."""
-    stream.write(encode_chunks([buf]))
+    for data in (chunk_head(len(buf)), buf, bytes(roundup(len(buf)) - len(buf))):
+        view = memoryview(data)
+        while view:  # a stream without a buffer may take less than it is given
+            count = stream.write(view)
+            view = view[len(view) if count is None else count :]
 
 
 def read_chunk(stream: Any) -> bytes | None:
@@ -203,61 +198,44 @@ def read_chunk(stream: Any) -> bytes | None:
     Raises:
         DecodingError: wrong magic bytes, or the stream ends inside a chunk.
     """
-    head = _read_exactly(stream, 16, "the head of a chunk", may_be_end=True)
+    return _next_chunk(stream, _position(stream))
+
+
+def _next_chunk(stream: Any, offset: int | None) -> bytes | None:
+    head = _read_pieces(stream, HEAD)
     if not head:
         return None
-    if head[:8] != MAGIC:
-        raise DecodingError(message=f"magic bytes mismatch: {head[:8]!r} is not {MAGIC!r}")
-    (length,) = struct.unpack_from("<q", head, 8)
-    if length < 0:
-        raise DecodingError(message=f"tenbin chunk claims {length} bytes")
-    return _read_exactly(stream, roundup(length), f"a chunk of {length} bytes")[:length]
+    if len(head) < HEAD:
+        raise DecodingError(message="premature EOF: the tenbin stream ends in the head of a chunk", offset=offset)
+    length = payload_length(head, offset)
+    content = _read_pieces(stream, roundup(length))
+    if len(content) < roundup(length):
+        raise DecodingError(
+            message=f"premature EOF: the tenbin stream ends in a chunk of {length} bytes, {len(content)} are there",
+            offset=offset,
+        )
+    return content[:length]
 
 
-def _read_exactly(stream: Any, size: int, what: str, may_be_end: bool = False) -> bytes:
+def _read_pieces(stream: Any, size: int) -> bytes:
+    """So many bytes, or all that are left; memory is taken for what comes."""
     parts: list[bytes] = []
-    missing = size
-    while missing:
-        part = stream.read(min(missing, 1 << 20))  # a size in the data is not believed before the bytes come
+    there = 0
+    while there < size:
+        part = stream.read(min(size - there, max(there, _PIECE)))
         if not part:
             break
         parts.append(part)
-        missing -= len(part)
-    if missing and (parts or not may_be_end):
-        raise DecodingError(message=f"premature EOF: the tenbin stream ends in {what}")
-    return b"".join(parts)
+        there += len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def bytelen(a: Any) -> int:
-    """The bytes in an array or a bytes object."""
-    return a.nbytes if hasattr(a, "nbytes") else len(a)
-
-
-def bytedata(a: Any) -> Any:
-    """The bytes of an array, as a view where it is contiguous, or the bytes object itself."""
-    return np.ascontiguousarray(a).reshape(-1).view(np.uint8).data if isinstance(a, np.ndarray) else a
-
-
-def str64(s: str) -> int:
-    """Up to 8 ASCII characters as the integer whose little-endian bytes they are."""
-    data = s.encode("ascii")
-    if len(data) > 8:
-        raise EncodingError(f"str64 takes at most 8 characters, got {s!r:.60}")
-    return int.from_bytes(data.ljust(8, b"\0"), "little", signed=True)
-
-
-def unstr64(i: int) -> str:
-    """The characters that `str64` made this integer of."""
-    return int(i).to_bytes(8, "little", signed=True).rstrip(b"\0").decode("ascii")
-
-
-def check_acceptable_input_type(data: Any, allow64: bool) -> None:
-    """ValueError for arrays that tenbin does not hold, or of 64 bits unless `allow64`."""
-    for a in data:
-        if np.dtype(a.dtype).str[1:] not in CODES:
-            raise EncodingError(f"unsupported array type {a.dtype}: tenbin holds {' '.join(CODES)}")
-        if a.dtype.itemsize == 8 and not allow64:
-            raise EncodingError(f"array of type {a.dtype}: 64 bit datatypes not allowed unless explicitly enabled")
+def _position(stream: Any) -> int | None:
+    try:
+        position = stream.tell()
+    except (AttributeError, OSError, ValueError):
+        return None
+    return position if isinstance(position, int) else None
 
 
 def _check_name(fname: str | os.PathLike[str], nocheck: bool) -> None:

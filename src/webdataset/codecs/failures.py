@@ -56,7 +56,7 @@ def describe(exn: Exception, data: Any) -> str:
     if shown is not None:
         return shown
     if isinstance(exn, DataError):
-        return exn.message
+        return exn.message if exn.offset is None else f"{exn.message} (byte {exn.offset} of the field)"
     text = printable(" ".join(str(exn).split()), 500)
     if text.startswith("invalid literal for int()"):
         return f"not an integer: {start(data)}"

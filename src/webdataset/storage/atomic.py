@@ -97,7 +97,7 @@ class AtomicFile:
             os.close(fd)
 
 
-def write_file(path: str | os.PathLike[str], data: bytes) -> None:
+def write_file(path: str | os.PathLike[str], data: bytes | bytearray) -> None:
     """Write a whole file, in place of one that is there.
 
     Raises:
