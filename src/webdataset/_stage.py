@@ -131,7 +131,7 @@ def _shown_arguments(signature: inspect.Signature) -> str:
 @overload
 def pipelinefilter(f: Callable[Concatenate[Any, P], Iterator[Any]]) -> RestCurried[P]: ...
 @overload
-def pipelinefilter(f: Callable[..., Iterator[Any]]) -> RestCurried[...]: ...  # type: ignore[overload-cannot-match]
+def pipelinefilter(f: Callable[..., Iterator[Any]]) -> RestCurried[...]: ...  # type: ignore[overload-cannot-match]  # see above
 def pipelinefilter(f: Callable[..., Iterator[Any]]) -> RestCurried[...]:
     """Curry `f(data, *args, **kw)`: the result called with args and kw is a picklable stage."""
     return RestCurried(f)

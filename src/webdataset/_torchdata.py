@@ -26,8 +26,7 @@ class TorchIterable(_Base):  # type: ignore[misc]  # mypy does not look at torch
 
     _registered = False
 
-    # For type checkers `__class__` is no property, and its type is Self's; isinstance asks it all the same.
-    @property  # type: ignore[misc]
+    @property  # type: ignore[misc]  # for type checkers `__class__` is none; isinstance asks it all the same
     def __class__(self) -> type[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         if register_with_torch():
             self._torch_looks()

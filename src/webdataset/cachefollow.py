@@ -255,7 +255,7 @@ class _Rest:
         if self._first:
             data, self._first = self._first[:size], self._first[size:]
             return data
-        return self._read(size)  # type: ignore[no-any-return]
+        return bytes(self._read(size))
 
     def close(self) -> None:
         """Close the stream."""

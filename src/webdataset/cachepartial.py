@@ -17,6 +17,7 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from .cachelocks import Lock, ask, give_back
 from .errors import OpenError
@@ -95,9 +96,9 @@ class Partial:
         """Append bytes, as many as the system takes at once; how many it were."""
         return os.write(self._fd, data)
 
-    def note(self, **changes: object) -> None:
+    def note(self, **changes: Any) -> None:
         """Write down what is known now."""
-        self.state = dataclasses.replace(self.state, **changes)  # type: ignore[arg-type]
+        self.state = dataclasses.replace(self.state, **changes)
         text = json.dumps(dataclasses.asdict(self.state)).encode()
         os.ftruncate(self._state_fd, 0)
         os.lseek(self._state_fd, 0, os.SEEK_SET)

@@ -189,7 +189,7 @@ def md5_header(body: Any) -> dict[str, str]:
 def _size_of(body: Any) -> int:
     if isinstance(body, (bytes, bytearray, memoryview)):
         return memoryview(body).nbytes
-    return body.seek(0, os.SEEK_END)  # type: ignore[no-any-return]
+    return int(body.seek(0, os.SEEK_END))
 
 
 class Upload(OwnedStream):
