@@ -33,8 +33,8 @@ from webdataset.errors import (
 from webdataset.handlers import ignore_and_continue
 from webdataset.sampleindex import scan_samples
 from webdataset.samples import METADATA
-from webdataset.shardbytes import open_shard
 from webdataset.shardindex import dali_name, energon_name, write_sidecar
+from webdataset.shardopening import open_shard
 from webdataset.shardsamples import ShardSamples
 
 ALL = sorted({*golden_names("expected.json"), *golden_names("expected_corrupt.json")})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 import webdataset as wds
-from helpers import foreign_data, tar_bytes
+from helpers import foreign_data, names_in, tar_bytes
 from nginx import Nginx
 from test_indexed import ALL, as_pairs, samples, streamed, write_shards
 from webdataset.errors import DataError, NotFoundError, OpenError, ShardListError
@@ -159,3 +161,67 @@ def test_what_has_no_ranges_is_told(nginx: Nginx) -> None:
         wds.IndexedDataset("pipe:cat a.tar")
     with pytest.raises(NotFoundError):
         wds.IndexedDataset(nginx.url("absent.tar"))
+
+
+def test_shards_are_read_through_the_cache_when_asked(nginx: Nginx, tmp_path: Path) -> None:
+    """With `cache_shards` each shard is downloaded once; later passes and data sets take no byte from the server."""
+    paths = served(nginx, "through", 20, 30)
+    counted = [{"url": url_of(nginx, path), "nsamples": n} for path, n in zip(paths, (20, 30), strict=True)]
+    expected = streamed(paths[0]) + streamed(paths[1])
+    ds = wds.IndexedDataset(counted, cache_shards=True)
+    assert not any(gets(nginx, path) for path in paths)
+    assert as_pairs([ds[3], ds[4]]) == expected[3:5]
+    assert [len(gets(nginx, path)) for path in paths] == [1, 0]
+    for again in (ds, ds, pickle.loads(pickle.dumps(ds)), wds.IndexedDataset(counted, cache_shards=True)):
+        assert as_pairs(again) == expected
+        assert as_pairs(again.fetch([40, 2])) == [expected[40], expected[2]]
+    assert [[request.bytes for request in gets(nginx, path)] for path in paths] == [
+        [path.stat().st_size] for path in paths
+    ]
+    copies = sorted(name for name in names_in(tmp_path / "cache") if name.endswith(".tar"))
+    assert len(copies) == 2
+    (uncounted,) = (wds.IndexedDataset([url_of(nginx, path) for path in paths], cache_shards=True),)
+    assert len(uncounted) == 50
+    assert [len(gets(nginx, path)) for path in paths] == [1, 1]
+
+
+def test_copies_of_shards_have_an_end(nginx: Nginx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cache_size` bounds the copies that nobody reads, and a shard that is gone comes again."""
+    monkeypatch.setattr("webdataset.indexed.OPEN_SHARDS", 1)
+    paths = served(nginx, "bounded", *[10] * 6, size=20_000)
+    urls = [{"url": url_of(nginx, path), "nsamples": 10} for path in paths]
+    size = paths[0].stat().st_size
+    ds = wds.IndexedDataset(urls, cache_shards=True, cache_size=2.5 * size)
+    for _ in range(2):
+        assert as_pairs(ds) == [sample for path in paths for sample in streamed(path)]
+        copies = [name for name in names_in(tmp_path / "cache") if name.endswith(".tar")]
+        assert len(copies) <= 3
+    assert len(gets(nginx, paths[0])) == 2
+
+
+def test_a_copy_of_an_object_that_changed_is_replaced(nginx: Nginx) -> None:
+    """A shard that was replaced on the server is copied anew, and no index of the old one is used."""
+    (path,) = served(nginx, "replaced", 20)
+    assert len(wds.IndexedDataset(url_of(nginx, path), cache_shards=True)) == 20
+    assert len(wds.IndexedDataset(url_of(nginx, path))) == 20
+    path.write_bytes(tar_bytes(samples(20, 50)))
+    os.utime(path, (1, 1))
+    assert as_pairs(wds.IndexedDataset(url_of(nginx, path), cache_shards=True)) == streamed(path)
+
+
+def test_compressed_shards_through_the_cache(nginx: Nginx) -> None:
+    """A compressed shard is copied as it is, and read in parts where it has parts."""
+    (path,) = served(nginx, "both", 20)
+    for suffix, pack in ((".tgz", gzip.compress), (".tar.xz", lzma.compress)):
+        packed = path.with_suffix(suffix)
+        packed.write_bytes(pack(path.read_bytes()))
+        for _ in range(2):
+            assert as_pairs(wds.IndexedDataset(url_of(nginx, packed), cache_shards=True)) == streamed(path)
+        assert [request.bytes for request in gets(nginx, packed)] == [packed.stat().st_size]
+
+
+def test_a_cache_of_shards_needs_a_folder(nginx: Nginx) -> None:
+    """Without a place for files the option is an error that says what to do."""
+    (path,) = served(nginx, "nowhere", 2)
+    with pytest.raises(ValueError, match="pass cache_dir or set WDS_CACHE"):
+        wds.IndexedDataset(url_of(nginx, path), cache_shards=True, cache_dir="")

@@ -24,7 +24,8 @@ SECTIONS = [
     "tar",
     "samples grouping runs archivemembers tariterators openahead openers filetypes cachelocks cachepartial "
     "cachedownload cachefollow cachecleanup cachenames cache",
-    "sampleindex shardbytes spans indexfiles shardindex shardoffsets shardsamples energon",
+    "sampleindex shardbytes shardnotes shardframes gzippoints shardopening spans indexfiles shardindex shardoffsets "
+    "shardsamples energon",
     "tenbinformat tenbinsockets tenbin codecs autodecode rules filters cborsiterators utils",
     "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets indexed compat",
     "encoders shardjson indexwriter tarwriter headway backlog shardwriter writer",

@@ -14,7 +14,6 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import IO, Any
 
 from ._arguments import a, a_handler, check_flag, check_function, check_number, check_path, checked
@@ -24,7 +23,7 @@ from .cachecleanup import LRUCleanup, read_locked, sweep, touch
 from .cachedownload import DISK_FULL, EARLY, Job, Validator, download, fetch, is_there
 from .cachefollow import open_growing
 from .cachenames import check_cache_name, islocal, pipe_cleaner, url_to_cache_name
-from .cachepartial import etag_of
+from .cachepartial import read_etag
 from .errors import NotFoundError, OpenError, public_url
 from .filetypes import check_tar_format, get_filetype, magic_filetype
 from .handlers import reraise_exception
@@ -321,12 +320,8 @@ def _has_changed(job: Job, size: int) -> bool:
         return False
     if there.size is not None and there.size != size:
         return True
-    try:
-        known = Path(etag_of(job.dest)).read_text(encoding="utf-8")
-    except OSError:
-        known = None
     strong = there.etag is not None and there.etag.startswith('"')
-    return strong and there.etag != known
+    return strong and there.etag != read_etag(job.dest)
 
 
 def _cache_dir() -> str:

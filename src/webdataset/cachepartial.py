@@ -207,6 +207,14 @@ def etag_of(dest: str) -> str:
     return f"{dest}.etag"
 
 
+def read_etag(dest: str) -> str | None:
+    """The ETag of a copy, None where it is not kept."""
+    try:
+        return Path(etag_of(dest)).read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
 def is_left_over(path: str) -> bool:
     """Whether a name is that of a partial or of its state."""
     return _LEFT_OVER.search(path) is not None

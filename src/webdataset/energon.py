@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from .errors import NotFoundError, SampleError, ShardListError
 from .indexfiles import format_offsets
 from .sampleindex import SampleIndex, scan_samples
-from .shardbytes import open_shard
 from .shardindex import energon_name
+from .shardopening import open_shard
 from .storage.atomic import write_file
 
 VERSION = "7.4.1"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -18,15 +19,16 @@ from typing import Any, Self, overload
 
 import numpy as np
 
-from . import filters
+from . import cache, filters
 from ._closing import close_source
 from ._types import Alternatives, FieldDecoder, Handler, Sample
+from .cache import FileCache
 from .countedshards import CountedShard, check_count, counted_shards
 from .errors import SampleError
 from .handlers import reraise_exception
 from .sampleindex import Integers
-from .shardbytes import open_shard
 from .shardindex import find_index, index_folder
+from .shardopening import open_shard
 from .shardsamples import ShardSamples
 from .spans import Pieces, Span, join_spans
 from .storage.options import storage_options as options_of
@@ -53,10 +55,14 @@ class IndexedDataset:
         sidecars: whether index files beside shards are used.
         allow_pipe: as in `WebDataset`.
         storage_options: how remote places are read.
+        cache_shards: copy each remote shard to `cache_dir` when it is first needed, as `WebDataset(cache_dir=)` does,
+            and read the copy.
+        cache_size: bytes that the folder may hold then, besides the shards that are open; None: WDS_CACHE_SIZE says so.
 
     Raises:
         ShardListError: `urls` is not as it must be.
         DataError: a shard cannot be had.
+        ValueError: there is no folder for copies of shards.
     """
 
     def __init__(
@@ -69,6 +75,8 @@ class IndexedDataset:
         sidecars: bool = True,
         allow_pipe: bool | None = None,
         storage_options: Any = None,
+        cache_shards: bool = False,
+        cache_size: float | None = None,
     ) -> None:
         if isinstance(fields, (str, bytes)):
             raise TypeError(f"IndexedDataset: fields must be a list of names, got {fields!r}; write ({fields!r},)")
@@ -77,6 +85,7 @@ class IndexedDataset:
         self.cache_dir = cache_dir
         self.sidecars = sidecars
         self.storage_options = options_of(storage_options)
+        self.shard_cache = _shard_cache(self, cache_size) if cache_shards else None
         self.shards = counted_shards(urls, self.storage_options, allow_pipe)
         self._stages: tuple[Any, ...] = ()
         self._picked: Integers | None = None
@@ -255,6 +264,7 @@ class _OpenShards:
         self._sidecars = dataset.sidecars
         self._fields = dataset.fields
         self._folder = index_folder(dataset.cache_dir)
+        self._shard_cache = dataset.shard_cache
         self._clear()
 
     def _clear(self) -> None:
@@ -277,7 +287,7 @@ class _OpenShards:
 
     def _opening(self, number: int, sidecars: bool = True) -> ShardSamples:
         listed = self._shards[number]
-        shard = open_shard(listed.url, self._folder, self._options["storage_options"])
+        shard = open_shard(listed.url, self._folder, self._options["storage_options"], self._shard_cache)
         try:
             index = find_index(shard, folder=self._folder, sidecars=sidecars and self._sidecars, **self._options)
             check_count(listed, len(index))
@@ -340,6 +350,19 @@ def _read_together(
     pieces = {number: Pieces(*what) for number, what in read.items()}
     found = each(lambda place: opened[place[0]].build(place[1], pieces[place[0]]), wanted)
     return dict(zip(wanted, found, strict=True))
+
+
+def _shard_cache(dataset: IndexedDataset, size: float | None) -> FileCache:
+    folder = index_folder(dataset.cache_dir)
+    if folder is None:
+        raise ValueError("IndexedDataset: cache_shards=True needs a folder, pass cache_dir or set WDS_CACHE")
+    return FileCache(
+        os.path.dirname(folder),
+        cache_size=cache.default_cache_size if size is None else size,
+        wait=True,
+        revalidate=True,
+        storage_options=dataset.storage_options,
+    )
 
 
 def _place_of(key: str, salt: str) -> float:

@@ -23,10 +23,10 @@ from .errors import NotFoundError, public_url
 from .gopen import gopen, is_native, rewrite_url
 from .indexfiles import format_offsets, parse_offsets
 from .sampleindex import SampleIndex, scan_samples
-from .shardbytes import open_shard
 from .shardfiles import read_shard_file
 from .shardindex import energon_name
 from .shardjson import format_json, json_of_pattern, shard_entry, shorten_name
+from .shardopening import open_shard
 from .storage import places
 from .storage.atomic import refuse_existing
 from .storage.local import local_path

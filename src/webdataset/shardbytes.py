@@ -1,6 +1,4 @@
-"""A shard -> its bytes at any offset: a local file, an object read in ranges, or the plain copy of a compressed one.
-
-    with open_shard(url) as shard: shard.read(512, 1024)
+"""A shard -> its bytes at any offset: a local file, or an object that is read in ranges. `shardopening` opens them.
 
 Each read checks that the shard is still the one that was opened: a file by size and time of change, an object by its
 ETag. Files are read with pread, never mapped: one that shrinks gives an error where a mapping would kill the process.
@@ -8,32 +6,19 @@ ETag. Files are read with pread, never mapped: one that shrinks gives an error w
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import shutil
 import threading
 from typing import IO, Any, NamedTuple, Protocol
 
-from .cachenames import url_to_cache_name
-from .errors import CompressionError, DataError, OpenError, StaleIndexError, TruncatedError, public_url
+from .errors import DataError, OpenError, StaleIndexError, TruncatedError
 from .gopen import rewrite_url
-from .security import refuse_if_secure
 from .storage import local, places
-from .storage.atomic import AtomicFile
 from .storage.options import StorageOptions
-from .storage.options import storage_options as options_of
-from .storage.urls import scheme_of
-from .tar.compression import MAGIC_BYTES, compression_of, open_decompressed
-from .tar.header import BLOCK, is_header
-
-logger = logging.getLogger(__name__)
 
 WINDOW = 1 << 16
 LARGE_WINDOW = 1 << 22
 WORTH_A_REQUEST = 1 << 20
 """Bytes from which on leaving them out is worth another request."""
-PIECE = 1 << 20
 
 
 class Version(NamedTuple):
@@ -52,6 +37,8 @@ class ShardBytes(Protocol):
         version: the state that was opened.
         size: bytes that can be read, decompressed ones of a compressed shard; None if nobody says.
         is_remote: whether each read costs a request.
+        unit: so many bytes come along with each read, whether asked for or not.
+        doubtful: whether a fault may be one of a list of frames, and not of the shard; see `fall_back`.
         fault: what ended the decompression too early, if it did; what came before it can be read.
     """
 
@@ -59,6 +46,8 @@ class ShardBytes(Protocol):
     version: Version
     size: int | None
     is_remote: bool
+    unit: int
+    doubtful: bool
     fault: DataError | None
 
     def read(self, start: int, stop: int) -> bytes:
@@ -73,16 +62,34 @@ class ShardBytes(Protocol):
     def stream(self) -> Any:
         """All of it as a stream for the reader of archives; the caller closes it."""
 
+    def fall_back(self) -> None:
+        """Be what a stream of the shard gives, where that is in doubt; what was read before counts no more."""
+
     def close(self) -> None:
         """Let go of files; closing again does nothing."""
 
 
-class LocalShard:
-    """See ShardBytes; `version` is that of the shard, `file`, which is closed, may be a plain copy of it."""
+class Plain:
+    """What is the same for shards that are read as they lie there."""
+
+    unit = 0
+    doubtful = False
+
+    def fall_back(self) -> None:
+        """See ShardBytes; nothing is in doubt."""
+
+
+class LocalShard(Plain):
+    """See ShardBytes; `version` is that of the shard, `file`, which is closed, may be a plain copy of it.
+
+    `touched` files are those whose time of change is noted anew whenever they are used; nobody changes what is in them.
+    """
 
     is_remote = False
 
-    def __init__(self, url: str, file: IO[bytes], version: Version, path: str | None = None) -> None:
+    def __init__(
+        self, url: str, file: IO[bytes], version: Version, path: str | None = None, *, touched: bool = False
+    ) -> None:
         self.url = url
         self.version = version
         self.fault: DataError | None = None
@@ -90,12 +97,14 @@ class LocalShard:
         file.close()
         self._path = path
         self._lock = threading.Lock()
-        self._state = _state(self._fd)
-        self.size: int | None = self._state[0]
+        self._size, mtime_ns = state_of(self._fd)
+        self._mtime_ns = None if touched else mtime_ns
+        self.size: int | None = self._size
 
     def read(self, start: int, stop: int) -> bytes:
         """See ShardBytes."""
-        if _state(self._fd) != self._state:
+        size, mtime_ns = state_of(self._fd)
+        if size != self._size or self._mtime_ns not in (mtime_ns, None):
             raise StaleIndexError("the file was changed after it was opened; open the data set anew", url=self.url)
         data = self._pread(stop - start, start)
         while len(data) < stop - start:
@@ -132,7 +141,7 @@ class LocalShard:
         self.close()
 
 
-class RemoteShard:
+class RemoteShard(Plain):
     """See ShardBytes."""
 
     is_remote = True
@@ -204,106 +213,13 @@ class RangeStream:
         self._window, self.closed = b"", True
 
 
-def open_shard(url: str, cache_dir: str | None = None, storage_options: Any = None) -> ShardBytes:
-    """The shard for reading anywhere in it; a compressed one has a plain copy made, in `cache_dir` where there is one.
-
-    Raises:
-        OpenError: it cannot be had, or there is no way to read a part of it (`pipe:`, `-`).
-    """
-    options = options_of(storage_options)
-    target = rewrite_url(url)
-    path = local.local_path(target)
-    if path is not None:
-        refuse_if_secure(f"{public_url(url)}: a local file, which is not read while enforce_security is set")
-        file = local.open_read(path, 0)
-        shard: ShardBytes = LocalShard(url, file, Version(*_state(file.fileno())), path)
-    elif scheme_of(target) in ("pipe", "") or target == "-":
-        raise OpenError("of a command's output no part can be read alone; write it to a file first", url=url)
-    else:
-        shard = RemoteShard(url, options)
-    try:
-        start = shard.read(0, min(BLOCK, shard.size or 0))
-        kind = compression_of(start[:MAGIC_BYTES])
-        if kind is None or is_header(start):
-            return shard
-        with contextlib.closing(shard):
-            return _plain_copy(shard, kind, target, options, cache_dir)
-    except BaseException:
-        shard.close()
-        raise
-
-
-def _plain_copy(
-    shard: ShardBytes, kind: str, target: str, options: StorageOptions, cache_dir: str | None
-) -> LocalShard:
-    """The decompressed shard as a file: one in the cache that is there or is made, else one without a name."""
-    import tempfile
-
-    name = None
-    if cache_dir is not None:
-        size, mtime_ns, etag = shard.version
-        state = f"#{size}-{mtime_ns}-{etag}"
-        name = os.path.join(cache_dir, url_to_cache_name(absolute(target) + state) + ".plain")
-        with contextlib.suppress(OSError):
-            return LocalShard(shard.url, open(name, "rb", buffering=0), shard.version, name)
-    logger.warning(
-        "%s: compressed with %s, where no sample can be reached alone: it is decompressed once, to %s",
-        public_url(shard.url),
-        kind,
-        name or "a temporary file",
-    )
-    out: Any = None
-    if name is not None:
-        with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(name), exist_ok=True)
-            out = AtomicFile(name, overwrite=True)
-    out = out or tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # the shard keeps it
-    try:
-        with contextlib.closing(places.open_read(target, options)) as stream:
-            fault = _decompress(stream, kind, out)
-        if fault is None and isinstance(out, AtomicFile):
-            out.close()
-            return LocalShard(shard.url, local.open_read(out.path, 0), shard.version, out.path)
-        if isinstance(out, AtomicFile):  # what came before the fault is kept without a name
-            whole, out = out, tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # the shard keeps it
-            try:
-                with open(whole.name, "rb") as file:
-                    shutil.copyfileobj(file, out)
-            finally:
-                whole.abort()
-    except BaseException:
-        out.abort() if isinstance(out, AtomicFile) else out.close()
-        raise
-    copy = LocalShard(shard.url, out, shard.version)
-    copy.fault = fault
-    return copy
-
-
-def _decompress(stream: Any, kind: str, out: Any) -> DataError | None:
-    """Write what is inside of a stream; the fault that ended it too early."""
-    inside = open_decompressed(stream, kind)
-    while True:
-        try:
-            data = inside.read1(PIECE)
-        except DataError as exn:
-            return exn
-        except EOFError as exn:
-            return TruncatedError(f"the {kind} stream ends too early: {exn}")
-        except Exception as exn:
-            return CompressionError(f"damaged {kind} stream: {exn}")
-        if not data:
-            return None
-        view = memoryview(data)
-        while view:
-            view = view[out.write(view) :]
-
-
 def absolute(url: str) -> str:
     """A name that is the same for a file wherever the program runs."""
     path = local.local_path(url)
     return url if path is None else os.path.abspath(path)
 
 
-def _state(fd: int) -> tuple[int, int]:
+def state_of(fd: int) -> tuple[int, int]:
+    """Size, and time of change in nanoseconds, of an open file."""
     found = os.fstat(fd)
     return found.st_size, found.st_mtime_ns

@@ -15,13 +15,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ._types import Handler
-from .cachenames import url_to_cache_name
-from .errors import DataError, OpenError, StaleIndexError, printable, public_url
+from .errors import DataError, OpenError, SampleError, StaleIndexError, printable, public_url
 from .handlers import ignore_and_continue, reraise_exception
 from .indexfiles import format_dali, format_offsets, format_ours, parse_dali, parse_offsets, parse_ours
 from .sampleindex import SampleIndex, scan_samples
-from .shardbytes import ShardBytes, absolute, open_shard
+from .shardbytes import ShardBytes
+from .shardframes import write_gzi
+from .shardnotes import note_path, write_file_if_possible
 from .shardoffsets import walk_members
+from .shardopening import open_shard
 from .storage import local, places
 from .storage.atomic import write_file
 from .tar.header import BLOCK, is_header
@@ -66,7 +68,7 @@ def find_index(
     """
     cached = None
     if folder is not None:
-        cached = os.path.join(folder, url_to_cache_name(absolute(shard.url)) + ".index")
+        cached = note_path(folder, shard.url, ".index")
         found = _cached(cached, shard)
         if found is not None:
             return found
@@ -75,29 +77,54 @@ def find_index(
             found = None if name is None else _sidecar(name, parse, shard, storage_options)
             if found is not None:
                 return found
+    doubtful = shard.doubtful
+    index = scan_shard(shard, handler)
+    sound = not index.faults and shard.fault is None and shard.doubtful == doubtful
+    if cached is not None and sound:
+        write_file_if_possible(cached, format_ours(index, shard.version))
+    return index
+
+
+def scan_shard(shard: ShardBytes, handler: Handler = reraise_exception, *, lcase: bool = True) -> SampleIndex:
+    """The index of an open shard, made from its headers; the arguments are those of `scan_samples`.
+
+    Raises:
+        DataError: the shard cannot be read, or what the handler lets pass.
+    """
+    if shard.doubtful:
+        try:
+            with contextlib.closing(shard.stream()) as stream:
+                return scan_samples(stream, shard.url, lcase=lcase)
+        except SampleError:
+            pass  # it is for the handler
+        except DataError:
+            shard.fall_back()
     if shard.fault is not None:
         handler(locate_shard(shard.fault, shard.url, "read"))
         handler = ignore_and_continue  # that fault is told; what it does to the archive is no other one
     with contextlib.closing(shard.stream()) as stream:
-        index = scan_samples(stream, shard.url, handler)
-    if cached is not None and not index.faults and shard.fault is None:
-        _write(cached, format_ours(index, shard.version))
-    return index
+        return scan_samples(stream, shard.url, handler, lcase=lcase)
 
 
 def write_sidecar(url: str | os.PathLike[str], kind: str = "energon") -> str:
-    """Write the index of a local shard beside it, as `<shard>.tar.idx` ("energon") or `<shard>.idx` ("dali"); its path.
+    """Write the index of a local shard beside it; its path.
+
+    Args:
+        kind: "energon" for `<shard>.tar.idx`; "dali" for `<shard>.idx`; "gzi" for `<shard>.gz.gzi`, bgzip's list of
+            members, with which a shard in BGZF is read in parts on servers too.
 
     Raises:
         ValueError: another kind.
         StaleIndexError: DALI's format cannot say what is in the shard.
         DataError: the shard is damaged.
     """
-    if kind not in ("energon", "dali"):
-        raise ValueError(f'write_sidecar: kind must be "energon" or "dali", got {kind!r}')
+    if kind not in ("energon", "dali", "gzi"):
+        raise ValueError(f'write_sidecar: kind must be "energon", "dali" or "gzi", got {kind!r}')
     url = os.fspath(url)
-    with contextlib.closing(open_shard(url, "")) as shard, contextlib.closing(shard.stream()) as stream:
-        index = scan_samples(stream, url, lcase=kind != "dali")
+    if kind == "gzi":
+        return write_gzi(url)
+    with contextlib.closing(open_shard(url)) as shard:
+        index = scan_shard(shard, lcase=kind != "dali")
     name = energon_name(url) if kind == "energon" else dali_name(url)
     path = None if name is None else local.local_path(name)
     if path is None:
@@ -191,12 +218,3 @@ def _sidecar(name: str, parse: Any, shard: ShardBytes, options: Any) -> SampleIn
         logger.warning("%s: not used as the index of the shard: %s", printable(public_url(name)), exn.message)
         return None
     return index
-
-
-def _write(path: str, data: bytes) -> None:
-    """Write a file for the next time; where that cannot be, there will be none."""
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_file(path, data)
-    except OSError as exn:
-        logger.debug("the index is not cached: %s", exn)

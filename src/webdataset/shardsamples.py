@@ -41,7 +41,7 @@ class ShardSamples:
         self.shard = shard
         self.index = index
         self.fields = None if fields is None else frozenset(fields)
-        self.gap = REMOTE_GAP if shard.is_remote else LOCAL_GAP
+        self.gap = max(REMOTE_GAP if shard.is_remote else LOCAL_GAP, shard.unit)
         self._offsets = ShardOffsets(shard, index)
         self._parsed_so_far = 0
 

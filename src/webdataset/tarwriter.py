@@ -35,6 +35,7 @@ from .tar.format import (
     format_time,
     member_style,
 )
+from .tar.frames import SEEKABLE
 from .tar.header import BLOCK, padding
 from .tar.sink import WRITE_SIZE, Sink, compression_for
 from .tar.template import HeaderTemplate, Memo
@@ -83,6 +84,8 @@ class TarWriter:
         align: payloads start at multiples of this many bytes, a power of two from 512 to 524288, so that
             storage with larger blocks finds equal ones. A PAX comment fills the gaps; all readers skip it.
         index: note where samples begin, and write that beside the archive, as `<name>.tar.idx`, when it is there.
+        seekable: compress, "zst" or "gz", in parts that can be decompressed alone, for random access: zstd's seekable
+            format, or BGZF. Programs that decompress read either, but some stop behind the first part.
 
     Attributes:
         stream: what is written to.
@@ -105,6 +108,7 @@ class TarWriter:
         mtime=a(check_number, "seconds", optional=True),
         format=_check_name,
         index=check_flag,
+        seekable=check_flag,
     )
     def __init__(
         self,
@@ -120,6 +124,7 @@ class TarWriter:
         *,
         align: int = BLOCK,
         index: bool = False,
+        seekable: bool = False,
     ) -> None:
         self._closed = True
         self._owner = os.getpid()
@@ -143,6 +148,8 @@ class TarWriter:
         if index and isinstance(fileobj, (str, os.PathLike)):
             self._indexed = check_indexable("TarWriter", os.fspath(fileobj))
         compression = compression_for(fileobj, compress)
+        if seekable and compression and compression not in SEEKABLE:
+            raise ValueError(f'TarWriter: seekable=True needs compress="zst" or "gz", or none, got {compression!r}')
         url = None
         stream: Any = fileobj
         self.own_fileobj = None
@@ -152,7 +159,7 @@ class TarWriter:
         elif not callable(getattr(fileobj, "write", None)):
             raise TypeError(f"fileobj must be a path, a url or have a method write, got {type(fileobj).__name__}")
         self.stream = stream
-        self.tarstream = Sink(stream, compression, url or _name_of(stream))
+        self.tarstream = Sink(stream, compression, url or _name_of(stream), bool(seekable))
         self._closed = False
 
     @staticmethod

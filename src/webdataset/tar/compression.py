@@ -56,9 +56,17 @@ def _open_xz(stream: Any) -> Any:
     return lzma.LZMAFile(stream)
 
 
+def zstd_module(purpose: str) -> Any:
+    """The module for zstd.
+
+    Raises:
+        MissingDependencyError: there is none, before Python 3.14, without backports.zstd.
+    """
+    return require("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd", "backports.zstd", purpose)
+
+
 def _open_zstd(stream: Any) -> Any:
-    module = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
-    return require(module, "backports.zstd", "reading zstd shards").ZstdFile(stream)
+    return zstd_module("reading zstd shards").ZstdFile(stream)
 
 
 def _open_lz4(stream: Any) -> Any:

@@ -17,7 +17,8 @@ _HEADER_CRC, _EXTRA, _NAME, _COMMENT = 2, 4, 8, 16
 _COMPRESSED_READ = 1 << 17
 
 
-def _inflate_module() -> Any:
+def inflate_module() -> Any:
+    """isal's zlib, or the standard one."""
     try:
         from isal import isal_zlib
     except ImportError:
@@ -30,7 +31,7 @@ class GzipStream:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self._zlib = _inflate_module()
+        self._zlib = inflate_module()
         self._input = b""
         self._inflate: Any = None
         self._crc = 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -18,6 +17,8 @@ from .._optional import require
 from .._types import WritableStream
 from ..errors import OpenError
 from ..storage.atomic import cannot_write
+from .compression import zstd_module
+from .frames import SEEKABLE
 
 WRITE_SIZE = 1 << 18
 """Bytes in a write; every call takes less than twice as many. Larger ones fall out of the processor's cache, and
@@ -34,6 +35,7 @@ class Sink:
             It is never closed here.
         compression: "gz", "bz2", "xz", "zst", "lz4", or "" for none.
         url: what errors call the stream.
+        seekable: compress "gz" and "zst" in frames that can be decompressed alone.
 
     Attributes:
         position: bytes of the archive so far, before compression.
@@ -41,12 +43,15 @@ class Sink:
         broken: a write failed; the archive cannot be finished any more.
     """
 
-    def __init__(self, stream: WritableStream, compression: str = "", url: str | None = None) -> None:
+    def __init__(
+        self, stream: WritableStream, compression: str = "", url: str | None = None, seekable: bool = False
+    ) -> None:
         self.stream = stream
         self.url = url
         self.position = 0
         self.broken = False
-        self._compressor = _COMPRESSORS[compression]() if compression else None
+        compressors: dict[str, Callable[[], Any]] = {**_COMPRESSORS, **(SEEKABLE if seekable else {})}
+        self._compressor = compressors[compression]() if compression else None
         self._writev = None if compression else getattr(stream, "writev", None)
         self._large = WRITE_SIZE if self._writev is None else LARGE
         self.written = 0
@@ -175,8 +180,7 @@ def _xz() -> Any:
 
 
 def _zst() -> Any:
-    module = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
-    return require(module, "backports.zstd", "writing zstd shards").ZstdCompressor()
+    return zstd_module("writing zstd shards").ZstdCompressor()
 
 
 class _Lz4:

@@ -1,0 +1,129 @@
+"""A local gzip shard in one piece -> its bytes at any offset, without a copy, by the package indexed_gzip.
+
+It inflates the shard once and remembers the state of the inflater every SPACING bytes; that is kept in the cache. A
+read inflates from the nearest such point. Bytes of the shard come through `LocalShard`, which sees when it changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import threading
+from typing import Any
+
+from ._optional import require
+from .errors import CompressionError, DataError, MissingDependencyError, TruncatedError, public_url
+from .shardbytes import Plain, RangeStream, ShardBytes
+from .shardnotes import read_note, write_note
+
+logger = logging.getLogger(__name__)
+
+SPACING = 1 << 22
+"""Bytes, inflated, between two points; each takes 32 KiB of memory."""
+
+
+class GzipPoints(Plain):
+    """See ShardBytes.
+
+    Args:
+        shard: the compressed one, which is closed with this one.
+        inside: an `IndexedGzipFile` over its bytes, with the index built.
+        size: bytes inside.
+    """
+
+    is_remote = False
+    unit = SPACING
+
+    def __init__(self, shard: ShardBytes, inside: Any, size: int) -> None:
+        self.url, self.version = shard.url, shard.version
+        self.fault: DataError | None = None
+        self.size: int | None = size
+        self._shard, self._inside = shard, inside
+        self._lock = threading.Lock()
+
+    def read(self, start: int, stop: int) -> bytes:
+        """See ShardBytes; CompressionError where the gzip stream is damaged."""
+        self._shard.read(0, 0)  # what changed is found out before anything damaged is
+        try:
+            with self._lock:
+                self._inside.seek(start)
+                data: bytes = self._inside.read(max(0, stop - start))
+        except DataError:
+            raise
+        except Exception as exn:
+            raise CompressionError(f"damaged gzip stream: {exn}", url=self.url) from exn
+        if len(data) < stop - start:
+            raise TruncatedError(f"{stop - start} bytes should be here, there are {len(data)}", url=self.url)
+        return data
+
+    def stream(self) -> RangeStream:
+        """See ShardBytes."""
+        return RangeStream(self)
+
+    def close(self) -> None:
+        """See ShardBytes."""
+        self._shard.close()
+
+
+def open_points(shard: ShardBytes, folder: str | None) -> GzipPoints | None:
+    """The shard for reading anywhere inside; None where it is damaged, or indexed_gzip is not installed.
+
+    Args:
+        folder: where the points are kept.
+    """
+    try:
+        package = require("indexed_gzip", "indexed_gzip", "reading in gzip shards")
+    except MissingDependencyError:
+        return None
+    inside = package.indexed_gzip._IndexedGzipFile(fileobj=_ByPosition(shard), spacing=SPACING)
+    note = read_note(folder, shard, ".points")
+    try:
+        if note is not None:
+            with contextlib.suppress(Exception):  # of another release
+                inside.import_index(fileobj=io.BytesIO(note[8:]))
+                return GzipPoints(shard, inside, int.from_bytes(note[:8], "little"))
+        inside.build_full_index()
+        size = inside.seek(0, io.SEEK_END)
+        index = io.BytesIO()
+        inside.export_index(fileobj=index)
+    except Exception as exn:  # whatever a damaged stream brings about: the whole one will tell
+        logger.debug("%s: %s", public_url(shard.url), exn)
+        return None
+    write_note(folder, shard, ".points", size.to_bytes(8, "little") + index.getvalue())
+    return GzipPoints(shard, inside, size)
+
+
+class _ByPosition(io.RawIOBase):
+    """A shard as a file with a position of its own, which forked processes do not share."""
+
+    def __init__(self, shard: ShardBytes) -> None:
+        self._shard = shard
+        self._at = 0
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """The next bytes."""
+        view = memoryview(buffer).cast("B")
+        stop = min(self._shard.size or 0, self._at + len(view))
+        data = self._shard.read(self._at, stop) if stop > self._at else b""
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go to a position; the new one."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._shard.size or 0}[whence]
+        self._at = base + offset
+        return self._at
+
+    def tell(self) -> int:
+        """The position."""
+        return self._at

@@ -1,0 +1,222 @@
+"""A compressed shard -> its bytes at any offset, without a copy, where it consists of frames (`tar.frames`).
+
+Where the frames lie is read from the list that the format has; of a local shard without one, all is decompressed once,
+and what was found is kept in the cache. A read takes the frames that it needs, with one read of the compressed shard,
+and the last ones stay in memory. Each must be what the list says, else there is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+
+import numpy as np
+
+from .errors import DataError, OpenError, StaleIndexError, TruncatedError, public_url
+from .shardbytes import LocalShard, Plain, RangeStream, ShardBytes, Version
+from .shardnotes import read_note, write_note
+from .storage import local, places
+from .storage.atomic import write_file
+from .storage.options import StorageOptions
+from .tar.frames import (
+    BGZF_HEADER,
+    LARGEST_FRAME,
+    TABLE_FOOTER,
+    Frames,
+    bgzf_size,
+    format_gzi,
+    of_sizes,
+    parse_gzi,
+    parse_seek_table,
+    seek_table_size,
+    unpack,
+    walk,
+)
+
+logger = logging.getLogger(__name__)
+
+KEPT = 1 << 22
+"""Decompressed bytes that stay in memory for each open shard, or the last frame if that is larger."""
+END = 1 << 14
+"""Bytes at the end of a remote shard that are read at once: most tables are smaller."""
+
+
+class FramedShard(Plain):
+    """See ShardBytes; `shard` is the compressed one, which is closed with this one."""
+
+    def __init__(self, shard: ShardBytes, frames: Frames) -> None:
+        self.url, self.version, self.is_remote = shard.url, shard.version, shard.is_remote
+        self.fault: DataError | None = None
+        self.size: int | None = int(frames.plain[-1])
+        self.unit = frames.largest
+        self._shard, self._frames = shard, frames
+        self._kept: dict[int, bytes] = {}
+        self._lock = threading.Lock()
+
+    def read(self, start: int, stop: int) -> bytes:
+        """See ShardBytes.
+
+        Raises:
+            StaleIndexError: the frames are not where the list of frames says, too.
+            CompressionError: they are damaged.
+        """
+        if stop <= start:
+            return b""
+        assert self.size is not None
+        if stop > self.size:
+            raise TruncatedError(f"{stop - start} bytes should be here, there are {self.size - start}", url=self.url)
+        first, last = self._frames.around(start, stop)
+        parts = self._unpacked(first, last)
+        begin = int(self._frames.plain[first])
+        if len(parts) == 1:
+            return parts[0][start - begin : stop - begin]
+        parts[-1] = parts[-1][: stop - int(self._frames.plain[last - 1])]
+        parts[0] = parts[0][start - begin :]
+        return b"".join(parts)
+
+    def stream(self) -> RangeStream:
+        """See ShardBytes."""
+        return RangeStream(self)
+
+    def close(self) -> None:
+        """See ShardBytes."""
+        self._shard.close()
+
+    def _unpacked(self, first: int, last: int) -> list[bytes]:
+        """What is in the frames first to last (exclusive), those that are not in memory read at once."""
+        with self._lock:
+            found = {number: self._kept[number] for number in range(first, last) if number in self._kept}
+        absent = [number for number in range(first, last) if number not in found]
+        if not absent:
+            self._shard.read(0, 0)  # whether it is still the one that these are of
+        else:
+            frames = self._frames
+            begin = int(frames.packed[absent[0]])
+            data = memoryview(self._shard.read(begin, int(frames.packed[absent[-1] + 1])))
+            for number in absent:
+                part = data[int(frames.packed[number]) - begin : int(frames.packed[number + 1]) - begin]
+                try:
+                    found[number] = unpack(frames.kind, part, int(frames.plain[number + 1] - frames.plain[number]))
+                except DataError as exn:
+                    raise exn.locate(url=self.url, offset=int(frames.plain[number]), stage="read")
+        parts = [found[number] for number in range(first, last)]
+        with self._lock:
+            for number in range(first, last):
+                self._kept.pop(number, None)
+                self._kept[number] = found[number]
+            size = sum(map(len, self._kept.values()))
+            while size > KEPT and len(self._kept) > 1:
+                size -= len(self._kept.pop(next(iter(self._kept))))
+        return parts
+
+
+def find_frames(shard: ShardBytes, kind: str, folder: str | None, options: StorageOptions) -> Frames | None:
+    """The frames of a shard that is compressed with `kind`; None where it has none, or they are too large.
+
+    Args:
+        folder: where what was found is kept.
+
+    Raises:
+        DataError: the shard cannot be read.
+    """
+    try:
+        if kind == "zstd":
+            frames = _seek_table(shard)
+        elif kind == "gzip":
+            frames = _gzi(shard, options) if shard.is_remote else None
+        else:
+            return None
+    except StaleIndexError as exn:
+        logger.warning("%s: %s; it is not used", public_url(shard.url), exn.message)
+        frames = None
+    if frames is None and not shard.is_remote:
+        frames = _found_by_reading(shard, kind, folder)
+    return frames if frames is not None and len(frames) > 1 and frames.largest <= LARGEST_FRAME else None
+
+
+def write_gzi(url: str) -> str:
+    """Write bgzip's list of the members of a local shard beside it, `<shard>.gz.gzi`; its path.
+
+    Raises:
+        StaleIndexError: the shard is not in BGZF.
+        OpenError: it is not local, or cannot be read.
+    """
+    path = local.local_path(url)
+    if path is None:
+        raise OpenError("a sidecar is written beside a local shard", url=url)
+    with contextlib.closing(LocalShard(url, local.open_read(path, 0), Version(None))) as shard:
+        frames = _bgzf(shard)
+    if frames is None:
+        raise StaleIndexError("only of gzip files in BGZF (bgzip, ShardWriter(seekable=True)) there is a .gzi", url=url)
+    write_file(path + ".gzi", format_gzi(frames))
+    return path + ".gzi"
+
+
+def _seek_table(shard: ShardBytes) -> Frames | None:
+    size = shard.size or 0
+    length = min(size, END if shard.is_remote else TABLE_FOOTER)
+    end = shard.read(size - length, size)
+    table = seek_table_size(end[-TABLE_FOOTER:])
+    if not table:
+        return None
+    if table > size:
+        raise StaleIndexError(f"the seek table should have {table} bytes, the file has {size}")
+    if table > length:
+        end = shard.read(size - table, size)
+    return parse_seek_table(end[-table:], size)
+
+
+def _gzi(shard: ShardBytes, options: StorageOptions) -> Frames | None:
+    """The frames that the `.gzi` of a BGZF shard lists; behind its last entry the members are looked at."""
+    if "?" in shard.url or not bgzf_size(shard.read(0, min(BGZF_HEADER, shard.size or 0))):
+        return None
+    try:
+        with contextlib.closing(places.open_read(shard.url + ".gzi", options)) as stream:
+            packed, plain = parse_gzi(stream.read())
+    except OSError:
+        return None
+    rest = _bgzf(shard, int(packed[-1]))
+    if rest is None:
+        raise StaleIndexError("the .gzi beside it ends where no member of the gzip file begins")
+    packed, plain = (
+        np.append(ours[:-1], ours[-1] + theirs) for ours, theirs in ((packed, rest.packed), (plain, rest.plain))
+    )
+    return Frames("gzip", packed, plain)
+
+
+def _bgzf(shard: ShardBytes, start: int = 0) -> Frames | None:
+    """The frames from `start` on, from what BGZF writes into their headers; None where one is another gzip member."""
+    packed, plain = [], []
+    at, size = start, shard.size or 0
+    header = shard.read(at, min(at + BGZF_HEADER, size))
+    while at < size:
+        length = bgzf_size(header)
+        if not length or at + length > size:
+            return None
+        at += length
+        ends = shard.read(at - 4, min(at + BGZF_HEADER, size))
+        packed.append(length)
+        plain.append(int.from_bytes(ends[:4], "little"))
+        header = ends[4:]
+    return of_sizes("gzip", packed, plain)
+
+
+def _found_by_reading(shard: ShardBytes, kind: str, folder: str | None) -> Frames | None:
+    """The frames of a local shard that lists none; None where it is in one piece, or damaged."""
+    note = read_note(folder, shard, ".frames")
+    if note is not None:
+        rows = np.frombuffer(note, "<i8").astype(np.int64).reshape(2, -1)
+        return Frames(kind, rows[0], rows[1])
+    try:
+        frames = _bgzf(shard) if kind == "gzip" else None
+        if frames is None:
+            with contextlib.closing(shard.stream()) as stream:
+                frames = walk(stream, kind)
+    except Exception as exn:  # whatever a damaged stream brings about: the whole one will tell
+        logger.debug("%s: %s", public_url(shard.url), exn)
+        return None
+    if frames is not None:
+        rows = np.stack([frames.packed, frames.plain])
+        write_note(folder, shard, ".frames", rows.astype("<i8").tobytes())
+    return frames

@@ -1,0 +1,199 @@
+"""A url -> its bytes at any offset (`ShardBytes`), of compressed shards those inside.
+
+a plain archive                                     as it is
+frames or members that can be decompressed alone    `shardframes`
+one gzip member, with indexed_gzip, local           `gzippoints`
+all others                                          decompressed once, into the cache
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+from .cache import FileCache
+from .cachepartial import read_etag
+from .errors import CompressionError, DataError, OpenError, TruncatedError, public_url
+from .gopen import rewrite_url
+from .gzippoints import open_points
+from .security import refuse_if_secure
+from .shardbytes import LocalShard, RemoteShard, ShardBytes, Version, state_of
+from .shardframes import FramedShard, find_frames
+from .shardnotes import note_path
+from .storage import local, places
+from .storage.atomic import AtomicFile
+from .storage.options import StorageOptions
+from .storage.options import storage_options as options_of
+from .storage.urls import scheme_of
+from .tar.compression import MAGIC_BYTES, compression_of, open_decompressed
+from .tar.header import BLOCK, is_header
+
+logger = logging.getLogger(__name__)
+
+PIECE = 1 << 20
+_IN_PARTS = "; what ShardWriter(seekable=True) writes is read in parts"
+_INSTEAD = {"zstd": _IN_PARTS, "gzip": f"{_IN_PARTS}, and local gzip of any kind after `pip install indexed_gzip`"}
+
+
+def open_shard(
+    url: str, cache_dir: str | None = None, storage_options: Any = None, shard_cache: FileCache | None = None
+) -> ShardBytes:
+    """The shard for reading anywhere in it; a compressed one may have a plain copy made.
+
+    Args:
+        cache_dir: folder for such copies, and for what was found out about the frames of shards; None or "": none.
+        shard_cache: copies remote shards to local files, which are read; one that waits, and keeps ETags.
+
+    Raises:
+        OpenError: it cannot be had, or there is no way to read a part of it (`pipe:`, `-`).
+    """
+    options = options_of(storage_options)
+    shard = _open(url, options, shard_cache)
+    try:
+        start = shard.read(0, min(BLOCK, shard.size or 0))
+        kind = compression_of(start[:MAGIC_BYTES])
+        if kind is None or is_header(start):
+            return shard
+        return _decompressed(shard, kind, options, cache_dir or None)
+    except BaseException:
+        shard.close()
+        raise
+
+
+def _open(url: str, options: StorageOptions, shard_cache: FileCache | None) -> ShardBytes:
+    """The shard as it is, compressed or not."""
+    target = rewrite_url(url)
+    path = local.local_path(target)
+    if path is not None:
+        refuse_if_secure(f"{public_url(url)}: a local file, which is not read while enforce_security is set")
+        file = local.open_read(path, 0)
+        return LocalShard(url, file, Version(*state_of(file.fileno())), path)
+    if scheme_of(target) in ("pipe", "") or target == "-":
+        raise OpenError("of a command's output no part can be read alone; write it to a file first", url=url)
+    if shard_cache is not None:
+        (found,) = shard_cache([url])
+        stream = found["stream"]
+        if "local_path" in found:
+            return LocalShard(url, stream, _version_of_copy(stream, found["local_path"]), touched=True)
+        stream.close()  # there was no room
+    return RemoteShard(url, options)
+
+
+def _version_of_copy(stream: Any, path: str) -> Version:
+    """The version that the object had which a copy is of, as far as that is known."""
+    mine, etag = os.fstat(stream.fileno()), read_etag(path)
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(mine, os.stat(path)):  # else it was replaced, and the ETag is that of another one
+            return Version(mine.st_size, etag=etag)
+    return Version(mine.st_size)
+
+
+def _decompressed(shard: ShardBytes, kind: str, options: StorageOptions, cache_dir: str | None) -> ShardBytes:
+    """What is inside a compressed shard, which is closed with the result."""
+    name = None
+    if cache_dir is not None:
+        size, mtime_ns, etag = shard.version
+        name = note_path(cache_dir, f"{shard.url}#{size}-{mtime_ns}-{etag}", ".plain")
+        with contextlib.suppress(OSError):
+            return _closing(shard, LocalShard(shard.url, open(name, "rb", buffering=0), shard.version, name))
+    frames = find_frames(shard, kind, cache_dir, options)
+    points = open_points(shard, cache_dir) if frames is None and kind == "gzip" and not shard.is_remote else None
+    in_parts = points if frames is None else FramedShard(shard, frames)
+    if in_parts is not None:
+        return _InParts(in_parts, lambda: _plain_copy(shard, kind, options, name))
+    return _closing(shard, _plain_copy(shard, kind, options, name))
+
+
+def _closing(shard: ShardBytes, copy: ShardBytes) -> ShardBytes:
+    shard.close()
+    return copy
+
+
+class _InParts:
+    """See ShardBytes: a compressed shard that is read in parts, until something is wrong with them.
+
+    Who reads it for the first time, and meets any fault, calls `fall_back`: what is known of its parts may be what is
+    wrong, and only the whole stream tells.
+    """
+
+    def __init__(self, shard: ShardBytes, make_copy: Callable[[], ShardBytes]) -> None:
+        self.url, self.version = shard.url, shard.version
+        self._make_copy = make_copy
+        self._become(shard)
+        self.doubtful = True
+
+    def _become(self, shard: ShardBytes) -> None:
+        self._shard = shard
+        self.size, self.fault, self.unit, self.is_remote = shard.size, shard.fault, shard.unit, shard.is_remote
+        self.read, self.stream, self.close = shard.read, shard.stream, shard.close
+        self.doubtful = False
+
+    def fall_back(self) -> None:
+        """Read a plain copy from now on, made of the whole stream."""
+        if self.doubtful:
+            logger.warning("%s: it cannot be read in parts, one does not fit", public_url(self.url))
+            copy = self._make_copy()
+            self._shard.close()
+            self._become(copy)
+
+
+def _plain_copy(shard: ShardBytes, kind: str, options: StorageOptions, name: str | None) -> LocalShard:
+    """The decompressed shard as a file with this name, else one without a name."""
+    import tempfile
+
+    logger.warning(
+        "%s: compressed with %s, where no sample can be reached alone: it is decompressed once, to %s%s",
+        public_url(shard.url),
+        kind,
+        name or "a temporary file",
+        _INSTEAD.get(kind, ""),
+    )
+    out: Any = None
+    if name is not None:
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(name), exist_ok=True)
+            out = AtomicFile(name, overwrite=True)
+    out = out or tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # the shard keeps it
+    try:
+        stream = places.open_read(rewrite_url(shard.url), options) if shard.is_remote else shard.stream()
+        with contextlib.closing(stream):
+            fault = _decompress(stream, kind, out)
+        if fault is None and isinstance(out, AtomicFile):
+            out.close()
+            return LocalShard(shard.url, local.open_read(out.path, 0), shard.version, out.path)
+        if isinstance(out, AtomicFile):  # what came before the fault is kept without a name
+            whole, out = out, tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # the shard keeps it
+            try:
+                with open(whole.name, "rb") as file:
+                    shutil.copyfileobj(file, out)
+            finally:
+                whole.abort()
+    except BaseException:
+        out.abort() if isinstance(out, AtomicFile) else out.close()
+        raise
+    copy = LocalShard(shard.url, out, shard.version)
+    copy.fault = fault
+    return copy
+
+
+def _decompress(stream: Any, kind: str, out: Any) -> DataError | None:
+    """Write what is inside of a stream; the fault that ended it too early."""
+    inside = open_decompressed(stream, kind)
+    while True:
+        try:
+            data = inside.read1(PIECE)
+        except DataError as exn:
+            return exn
+        except EOFError as exn:
+            return TruncatedError(f"the {kind} stream ends too early: {exn}")
+        except Exception as exn:
+            return CompressionError(f"damaged {kind} stream: {exn}")
+        if not data:
+            return None
+        view = memoryview(data)
+        while view:
+            view = view[out.write(view) :]
