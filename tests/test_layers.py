@@ -27,7 +27,7 @@ SECTIONS = [
     "sampleindex shardbytes shardnotes shardframes gzippoints shardopening spans indexfiles shardindex shardoffsets "
     "shardsamples energon",
     "tenbinformat tenbinsockets tenbin codecs autodecode rules filters cborsiterators utils",
-    "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets indexed compat",
+    "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets indexed streamindex compat",
     "encoders shardjson indexwriter tarwriter headway backlog shardwriter writer",
     "multi downloader bench typecheck",
     "__init__",

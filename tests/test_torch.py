@@ -70,12 +70,12 @@ def test_importing_webdataset_imports_no_torch_and_little_else():
 
 
 def test_adding_and_indexing(urls):
-    """ds1 + ds2 is both, one after the other; ds[0] says that this is a stream."""
+    """ds1 + ds2 is both, one after the other; ds[0] of a stream without numbers says that this is one."""
     both = wds.WebDataset(urls[:1]) + wds.WebDataset(urls[1:2])
     assert isinstance(both, ChainDataset)
     assert all_keys(urls)[:10] == [sample["__key__"] for sample in both]
     with pytest.raises(NotImplementedError, match="iterate over it"):
-        wds.WebDataset(urls)[0]
+        wds.WebDataset(urls).shuffle(10)[0]
 
 
 @pytest.mark.parametrize("persistent", [False, True], ids=["once", "persistent"])

@@ -100,6 +100,11 @@ class IndexedDataset:
     def __len__(self) -> int:
         return int(self._ends[-1]) if self._picked is None else len(self._picked)
 
+    @property
+    def counts(self) -> list[int]:
+        """How many samples each of `shards` has."""
+        return [int(count) for count in np.diff(self._ends, prepend=0)]
+
     @overload
     def __getitem__(self, index: slice, /) -> Self: ...
     @overload

@@ -22,9 +22,9 @@ from ._arguments import check_flag
 from .errors import NotFoundError, public_url
 from .gopen import gopen, is_native, rewrite_url
 from .indexfiles import format_offsets, parse_offsets
-from .sampleindex import SampleIndex, scan_samples
+from .sampleindex import SampleIndex
 from .shardfiles import read_shard_file
-from .shardindex import energon_name
+from .shardindex import energon_name, scan_shard
 from .shardjson import format_json, json_of_pattern, shard_entry, shorten_name
 from .shardopening import open_shard
 from .storage import places
@@ -195,8 +195,8 @@ def write_beside(url: str, offsets: Sequence[int] | None) -> int:
         OpenError: it cannot be written.
     """
     if offsets is None:
-        with contextlib.closing(open_shard(url, "")) as shard, contextlib.closing(shard.stream()) as stream:
-            index = scan_samples(stream, url)
+        with contextlib.closing(open_shard(url)) as shard:
+            index = scan_shard(shard)
     else:
         index = SampleIndex(np.array(offsets, np.int64))
     _write_whole(str(energon_name(url)), format_offsets(index))

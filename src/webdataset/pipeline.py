@@ -34,6 +34,7 @@ from .order.seeded import SeededStage, random_stages_in
 from .places import add_reader, in_torch_worker
 from .policy import PassPolicies
 from .shardlists import SimpleShardList, split_by_node, split_by_worker
+from .streamindex import OtherSamplesError, length_of, numbered
 from .tariterators import expand_and_group, group_by_keys, tar_file_expander, tarfile_samples, url_opener
 from .workers import ReaderInfo, reader_info
 
@@ -45,16 +46,19 @@ class _NoLengthError(TypeError, AttributeError):
 
 
 class _Length:
-    """The attribute `__len__`: there only as soon as the length is set, which programs ask with hasattr."""
+    """The attribute `__len__`: there only where the length is set or known, which programs ask with hasattr."""
 
     def __get__(self, dataset: Any, kind: type[Any] | None = None) -> Any:
         if dataset is None:
             return self
         size = dataset.__dict__.get("size")
         if size is None:
-            raise _NoLengthError(
-                f"this {type(dataset).__name__} is a stream of unknown length; with_length(n) sets one"
-            )
+            try:
+                size = length_of(dataset)
+            except OtherSamplesError as exn:
+                raise _NoLengthError(
+                    f"this {type(dataset).__name__} is a stream of unknown length: {exn}; with_length(n) sets one"
+                ) from None
         return lambda: size
 
 
@@ -261,6 +265,18 @@ class DataPipeline(TorchIterable, PipelineStage):
     else:
         __len__ = _Length()
 
+    def __getitem__(self, index: Any) -> Any:
+        """The sample that comes `index`-th to a single reader (negative: from the end), or that has this key.
+
+        Of a slice, an `IndexedDataset` of those. The first call finds or makes the indexes of all shards.
+
+        Raises:
+            IndexError, KeyError: there is none.
+            NotImplementedError: a stage changes which samples come, or their order.
+            DataError: a shard cannot be had, or is damaged.
+        """
+        return numbered(self)[index]
+
     def __bool__(self) -> bool:
         return True
 
@@ -277,6 +293,9 @@ class DataPipeline(TorchIterable, PipelineStage):
             if callable(close):
                 close()
         self.pipeline = []
+        known = self.__dict__.pop("_known", None)
+        if known is not None and known.raw is not None:
+            known.raw.close()
 
 
 def add_length_method(obj: Any) -> Any:

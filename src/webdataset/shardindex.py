@@ -66,23 +66,28 @@ def find_index(
     Raises:
         DataError: the shard cannot be read, or what the handler lets pass.
     """
-    cached = None
-    if folder is not None:
-        cached = note_path(folder, shard.url, ".index")
-        found = _cached(cached, shard)
-        if found is not None:
-            return found
-    if sidecars:
-        for name, parse in ((energon_name(shard.url), parse_offsets), (dali_name(shard.url), parse_dali)):
-            found = None if name is None else _sidecar(name, parse, shard, storage_options)
-            if found is not None:
-                return found
+    found = known_index(shard, folder=folder, sidecars=sidecars, storage_options=storage_options)
+    if found is not None:
+        return found
     doubtful = shard.doubtful
     index = scan_shard(shard, handler)
     sound = not index.faults and shard.fault is None and shard.doubtful == doubtful
-    if cached is not None and sound:
-        write_file_if_possible(cached, format_ours(index, shard.version))
+    if folder is not None and sound:
+        write_file_if_possible(note_path(folder, shard.url, ".index"), format_ours(index, shard.version))
     return index
+
+
+def known_index(
+    shard: ShardBytes, *, folder: str | None = None, sidecars: bool = True, storage_options: Any = None
+) -> SampleIndex | None:
+    """The index of an open shard that is cached or lies beside it, and fits; None where one must be made."""
+    found = None if folder is None else _cached(note_path(folder, shard.url, ".index"), shard)
+    if sidecars and found is None:
+        for name, parse in ((energon_name(shard.url), parse_offsets), (dali_name(shard.url), parse_dali)):
+            found = None if name is None else _sidecar(name, parse, shard, storage_options)
+            if found is not None:
+                break
+    return found
 
 
 def scan_shard(shard: ShardBytes, handler: Handler = reraise_exception, *, lcase: bool = True) -> SampleIndex:
