@@ -398,7 +398,7 @@ CLASSIC = {
 
 @pytest.mark.parametrize("name", CLASSIC)
 def test_arguments_of_the_classic_api_say_the_modern_way(name):
-    """A keyword of version 0.1 is an error that says what to write now."""
+    """A keyword of version 0.1 is an error that says what to write now, and which class takes it."""
     with pytest.raises(TypeError, match=f"WebDataset: unknown argument '{name}': write WebDataset.*{CLASSIC[name]}"):
         wds.WebDataset("a.tar", **{name: 1})
 

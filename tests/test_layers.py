@@ -15,10 +15,10 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Lowest section first; a module imports from its own section and from those above it in this list.
 SECTIONS = [
-    "_version errors _types handlers _optional _closing _barren _torchdata _stage _arguments _crossing _logfile places "
-    "policy workers security",
+    "_version errors _types handlers _optional _lazy _closing _barren _torchdata _stage _arguments _crossing _logfile "
+    "places policy workers security checks",
     "order pytorch",
-    "storage gopen",
+    "storage gopen io",
     "braces shardfiles shardgaps shardglobs shardlistfiles shardfolders shardspecs shardpatterns "
     "countedshards shardlists",
     "tar",
@@ -26,9 +26,10 @@ SECTIONS = [
     "cachedownload cachefollow cachecleanup cachenames cache",
     "sampleindex shardbytes shardnotes shardframes gzippoints shardopening spans indexfiles shardindex shardoffsets "
     "shardsamples energon",
-    "tenbinformat tenbinsockets tenbin codecs autodecode rules filters cborsiterators utils",
-    "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets indexed streamindex compat",
-    "encoders shardjson indexwriter tarwriter headway backlog shardwriter writer",
+    "tenbinformat tenbinsockets tenbin codecs autodecode rules filters classicdecoders cborsiterators utils",
+    "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets indexed streamindex compat "
+    "classicshards classic dataset webdataset",
+    "encoders samplenames shardjson indexwriter tarwriter headway backlog shardwriter writer",
     "multi downloader bench typecheck",
     "__init__",
 ]

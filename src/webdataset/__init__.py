@@ -10,6 +10,7 @@ write. Submodules that are not imported here are loaded when they are first used
 """
 
 from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 from . import (
@@ -107,12 +108,18 @@ from .writer import ShardWriter, TarWriter, numpy_dumps, torch_dumps
 
 from .gopen import gopen, gopen_schemes  # isort: skip  # last: the function takes the place of the submodule
 
+if TYPE_CHECKING:  # the classic 0.1 API: imported when it is asked for
+    from . import dataset
+    from .dataset import ChoppedDataset as ChoppedDataset
+    from .dataset import Dataset, default_handlers
+    from .dataset import ResizedDataset as ResizedDataset
 
 __all__ = [
     "Cached",
     "Continue",
     "DataError",
     "DataPipeline",
+    "Dataset",
     "Decoder",
     "DecodingError",
     "DirectoryShardList",
@@ -148,7 +155,9 @@ __all__ = [
     "cbors_to_samples",
     "cborsiterators",
     "compat",
+    "dataset",
     "decode",
+    "default_handlers",
     "detshuffle",
     "extract_keys",
     "extradatasets",
@@ -216,14 +225,20 @@ __all__ = [
 pytorch_weights_only: bool
 """As `autodecode.pytorch_weights_only`; either of them, set to False, lets pth fields load anything."""
 
+_CLASSIC = frozenset({"ChoppedDataset", "Dataset", "ResizedDataset", "default_handlers"})
+"""Names of the classic 0.1 API; what is behind them is imported when one is asked for."""
+
 _SUBMODULES = frozenset(
     {"bench", "codecs", "downloader", "energon", "errors", "multi", "order", "storage", "tar", "typecheck", "workers"}
+    | {"checks", "dataset", "dbcache", "io", "iterators", "mock", "shardcache", "webdataset", "workerenv"}
 )
 
 
 def __getattr__(name: str) -> _Any:
     if name in _SUBMODULES:
         return _import_module(f"{__name__}.{name}")
+    if name in _CLASSIC:
+        return getattr(_import_module(f"{__name__}.dataset"), name)
     if name == "pytorch_weights_only":
         return autodecode.pytorch_weights_only
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,7 +26,17 @@ _CLASSIC = {
     "batchsize": ".batched(n)",
 }
 
-CLASSIC = {name: f"write WebDataset(urls){modern}" for name, modern in _CLASSIC.items()}
+_ONLY_DATASET = ("suffixes", "initial_pipeline")
+_NEITHER = ("batch_size", "batchsize")
+
+
+def _advice(name: str, modern: str) -> str:
+    home = "webdataset.Dataset" if name in _ONLY_DATASET else "webdataset.webdataset.WebDataset"
+    classic = "" if name in _NEITHER else f", or take the classic class, {home}(urls, {name}=...)"
+    return f"write WebDataset(urls){modern}{classic}"
+
+
+CLASSIC = {name: _advice(name, modern) for name, modern in _CLASSIC.items()}
 """Arguments of older versions, and what programs write now."""
 
 FOLDER_MODES = ("resample", "unlink", "keep")

@@ -16,9 +16,10 @@ import copy
 import functools
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, overload
 
 from ._arguments import check_flag, check_items
+from ._lazy import names_of
 from ._types import FieldDecoder, Sample
 from .codecs import decoders
 from .codecs.arrays import npy_loads, npz_loads, tenbin_loads
@@ -35,7 +36,8 @@ from .codecs.extensions import (
 )
 from .codecs.failures import describe
 from .codecs.gz import gunzip
-from .codecs.images import IMAGE_EXTENSIONS, ImageHandler, imagehandler, imagespecs
+from .codecs.images import IMAGE_EXTENSIONS, ImageHandler, imagespecs
+from .codecs.images import imagehandler as _image_handler
 from .codecs.pickles import allowed_globals, torch_loads, unpickle_loads, weights_only_of_environment
 from .codecs.video import VIDEO_EXTENSIONS
 from .errors import DecodingError
@@ -49,10 +51,24 @@ False lets them run any code that they hold. What a program assigns wins over th
 """
 
 
+WebDataset: type[Any]
+default_handlers: dict[str, dict[str, Callable[[bytes], Any]]]
+"""The tables of the classic 0.1 API: see `webdataset.classicdecoders`."""
+make_decoder: Callable[[Any], Callable[[Any], Any]]
+tariterator: Callable[..., Any]
+
+_classic = names_of(
+    __name__,
+    **dict.fromkeys(["apply_decoder", "default_handlers", "make_decoder", "make_handlers"], "classicdecoders"),
+    **dict.fromkeys(["decode_item_based_on_extension", "decode_sample_based_on_extensions"], "classicdecoders"),
+    maybe_int="classicdecoders",
+    tariterator="webdataset",
+    WebDataset="fluid",
+)
+
+
 def __getattr__(name: str) -> Any:
-    if name == "pytorch_weights_only":
-        return weights_only_of_environment()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return weights_only_of_environment() if name == "pytorch_weights_only" else _classic(name)
 
 
 class Continue:
@@ -68,6 +84,20 @@ def gzfilter(key: str, data: bytes) -> Continue | None:
     if not key.endswith(".gz"):
         return None
     return Continue(key[:-3], gunzip(data))
+
+
+@overload
+def imagehandler(imagespec: str, extensions: Iterable[str] = IMAGE_EXTENSIONS) -> ImageHandler: ...
+@overload
+def imagehandler(data: bytes, imagespec: str) -> Any: ...
+@functools.wraps(_image_handler, assigned=())  # the modern signature
+def imagehandler(*args: Any, **kw: Any) -> Any:
+    """An ImageHandler, as a function. The classic `imagehandler(data, imagespec)` gives the image itself."""
+    if "data" in kw or isinstance(next(iter(args), None), (bytes, bytearray, memoryview)):
+        from .classicdecoders import imagehandler as decode_image
+
+        return decode_image(*args, **kw)
+    return _image_handler(*args, **kw)
 
 
 def basichandlers(key: str, data: bytes) -> Any:
@@ -283,6 +313,7 @@ __all__ = [
     "Decoder",
     "DecodingError",
     "ImageHandler",
+    "WebDataset",
     "allowed_globals",
     "audio",
     "basichandlers",
@@ -290,6 +321,7 @@ __all__ = [
     "cbor_loads",
     "decoders",
     "default_decoder",
+    "default_handlers",
     "default_post_handlers",
     "default_pre_handlers",
     "gzfilter",
@@ -297,10 +329,12 @@ __all__ = [
     "imagehandler",
     "imagespecs",
     "json_loads",
+    "make_decoder",
     "msgpack_loads",
     "npy_loads",
     "npz_loads",
     "pytorch_weights_only",
+    "tariterator",
     "tenbin_loads",
     "torch_audio",
     "torch_loads",

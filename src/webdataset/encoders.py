@@ -24,6 +24,8 @@ EncoderSpec: TypeAlias = bool | Mapping[str, FieldEncoder] | SampleEncoder | Non
 def make_encoder(spec: Any) -> SampleEncoder:
     """An encoder of samples: True for the default table, a table, False or None for none, a callable for itself.
 
+    "default" is an older way to say True.
+
     Raises:
         ValueError: it is none of these.
     """
@@ -31,7 +33,7 @@ def make_encoder(spec: Any) -> SampleEncoder:
         return _unchanged
     if callable(spec):
         return cast(SampleEncoder, spec)
-    if spec is True:
+    if spec is True or spec == "default":
         return _TableEncoder(default_handlers)
     if isinstance(spec, dict):
         return _TableEncoder(spec)

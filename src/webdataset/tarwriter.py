@@ -9,10 +9,9 @@ what depends on the field names only is worked out once, in a plan.
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from zlib import adler32
 
@@ -21,7 +20,8 @@ from ._types import WritableStream
 from .encoders import EncoderSpec, make_encoder
 from .errors import EncodingError, printable, public_url
 from .indexwriter import check_indexable, write_beside
-from .samples import METADATA, is_metadata_member
+from .samplenames import check_fields, check_key, encode_name
+from .samples import METADATA
 from .storage.atomic import AtomicFile
 from .storage.local import local_path
 from .storage.upload import Upload
@@ -41,8 +41,6 @@ from .tar.sink import WRITE_SIZE, Sink, compression_for
 from .tar.template import HeaderTemplate, Memo
 
 _PADDING = tuple(bytes(size) for size in range(BLOCK))
-_KEY = re.compile(r"(?:[^\x00-\x1f\x7f]*/)?[^\x00-\x1f\x7f./]+")
-_FIELD = re.compile(r"[^\x00-\x1f\x7f/]+")
 
 READERS_OWN = frozenset((*METADATA, "__bad__"))
 """Fields that readers do not take from an archive as they take others."""
@@ -185,7 +183,7 @@ class TarWriter:
             try:
                 stem = key.encode()
             except UnicodeEncodeError:
-                stem = _encode_odd(key)
+                stem = encode_name(key)
             plan = self._plans[(len(stem), *fields)]
             if not plan:
                 raise EncodingError("it has no field to write: nothing of it would be in the archive")
@@ -199,6 +197,10 @@ class TarWriter:
         self.tarstream.add(chunks, size)
         self._last_key, self._last_plan = key, written
         return total
+
+    def dwrite(self, key: str, **kw: Any) -> int:
+        """Append one sample with the fields that are named here, "_" in a name standing for "."; as `write`."""
+        return self.write({"__key__": key, **{name.replace("_", "."): value for name, value in kw.items()}})
 
     def close(self) -> None:
         """Finish the archive, and close the target if it was opened here. Closing again does nothing.
@@ -312,60 +314,16 @@ class TarWriter:
         """
         key_size, *names = layout
         written = sorted(name for name in names if name != "__key__" and (self.keep_meta or name[:1] != "_"))
-        _check_fields(written)
+        check_fields(written)
         if not READERS_OWN.isdisjoint(name.lower() for name in written):
             self.offsets = None
         plan: Plan = []
         for name in written:
-            extension = b"." + _encode_odd(name)
+            extension = b"." + encode_name(name)
             plan.append((name, extension, extension.ljust(NAME_SIZE - key_size, b"\0"), sum(extension)))
         if self._align > BLOCK or any(key_size + len(extension) > NAME_SIZE for _, extension, _, _ in plan):
             return [(name, extension, None, 0) for name, extension, _, _ in plan]
         return plan
-
-
-def check_key(key: Any, fields: Iterable[str] = ()) -> None:
-    """Raise EncodingError unless readers give back this key, for a sample with these fields."""
-    if key is None:
-        raise EncodingError(
-            f"object must contain a __key__, a string; it has {', '.join(map(repr, fields)) or 'nothing'}"
-        )
-    if not isinstance(key, str):
-        advice = "key.decode()" if isinstance(key, bytes) else "str(key)"
-        raise EncodingError(f"__key__ must be a string, got {type(key).__name__}; use {advice}")
-    shown = "the key would not read back"
-    if _KEY.fullmatch(key) is None:
-        last = key.rpartition("/")[2]
-        if not last:
-            raise EncodingError(f"{shown}: it is empty or ends with a slash; give the sample a name")
-        if "." in last:
-            raise EncodingError(
-                f"{shown}: readers end the key at the first dot of its last path component; "
-                "replace the dots, as in key.replace('.', '_')"
-            )
-        raise EncodingError(f"{shown}: it has control characters; remove them")
-    if key.startswith("__"):
-        names = [f"{key}.{field}" for field in fields if field != "__key__"]
-        if any(map(is_metadata_member, names)):
-            raise EncodingError(f"{shown}: readers skip members named __...__ as metadata; choose another key")
-
-
-def _check_fields(names: list[str]) -> None:
-    for name in names:
-        if _FIELD.fullmatch(name) is None:
-            what = "is empty" if not name else "has a slash" if "/" in name else "has control characters"
-            raise EncodingError(f"field name {printable(name)!r} {what} and would not read back; choose another")
-    if len({name.lower() for name in names}) < len(names):
-        raise EncodingError(f"two fields have the same name but for upper case, which readers drop: {', '.join(names)}")
-
-
-def _encode_odd(name: str) -> bytes:
-    try:
-        return name.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise EncodingError(
-            f"{printable(name)!r} has characters that UTF-8 cannot write; choose another name"
-        ) from None
 
 
 def _as_bytes(field: str, data: Any) -> Any:

@@ -6,6 +6,10 @@ come in as they are, and closes its source when it is closed. The names with an 
 of the interface: programs call them.
 """
 
+from collections.abc import Callable
+from typing import Any
+
+from .._lazy import names_of
 from .._stage import FilterFunction, PipelineStage, RestCurried, pipelinefilter
 from ..handlers import reraise_exception
 from ._batches import (
@@ -50,6 +54,7 @@ from ._mapping import (
     map_tuple,
     select,
     transform_with,
+    transformer,
 )
 from ._order import (
     ShuffleStage,
@@ -77,6 +82,20 @@ from ._streams import (
     xdecode,
 )
 
+curried = pipelinefilter  # the classic 0.1 name
+
+WebDataset: type[Any]
+default_handlers: dict[str, dict[str, Callable[[bytes], Any]]]
+imagehandler: Callable[..., Any]
+tariterator: Callable[..., Any]
+__getattr__ = names_of(
+    "webdataset.filters",
+    WebDataset="fluid",
+    default_handlers="classicdecoders",
+    imagehandler="autodecode",
+    tariterator="webdataset",
+)
+
 __all__ = [
     "ON_MISSING",
     "Cached",
@@ -85,6 +104,7 @@ __all__ = [
     "PipelineStage",
     "RestCurried",
     "ShuffleStage",
+    "WebDataset",
     "_associate",
     "_batched",
     "_decode",
@@ -111,18 +131,21 @@ __all__ = [
     "combine_values",
     "compose",
     "compose2",
+    "curried",
     "decode",
     "decode_bin",
     "decode_pickle",
     "decode_text",
     "default_collation_fn",
     "default_decoders",
+    "default_handlers",
     "detshuffle",
     "dict2tuple",
     "extract_keys",
     "find_decoder",
     "getfirst",
     "identity",
+    "imagehandler",
     "info",
     "listed",
     "log_keys",
@@ -141,8 +164,10 @@ __all__ = [
     "select",
     "shuffle",
     "slice",
+    "tariterator",
     "to_tuple",
     "transform_with",
+    "transformer",
     "tuple2dict",
     "unbatched",
     "unlisted",

@@ -13,7 +13,7 @@ from typing import Any
 
 from .._arguments import check_function, check_handler, shown
 from .._closing import close_source
-from .._stage import checkedfilter
+from .._stage import FilterFunction, checkedfilter
 from .._types import Handler
 from ..errors import DecodingError
 from ..handlers import reraise_exception
@@ -220,3 +220,12 @@ def transform_with(sample: Sequence[Any], transformers: Sequence[Callable[[Any],
         if f is not None:
             values[i] = f(values[i])
     return values
+
+
+def transformer(transformers: Sequence[Callable[[Any], Any] | None] | None) -> FilterFunction:
+    """The stage that does `transform_with` to each sample."""
+    return FilterFunction(_transformed, transformers)
+
+
+def _transformed(data: Iterable[Any], transformers: Sequence[Callable[[Any], Any] | None] | None) -> Iterator[Any]:
+    return apply_each(data, lambda sample: transform_with(sample, transformers), reraise_exception, "transformer")

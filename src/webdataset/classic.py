@@ -1,0 +1,160 @@
+"""What both classic data sets are: a `DataPipeline` that is built up in place, over the shards of `classicshards`.
+
+Classic samples have no `__url__`, and programs count on that; errors want to name the shard. So samples keep it as
+long as only stages of ours see them, and lose it where the program's own functions begin (`Bare`, `without_place`),
+or at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Self
+
+from ._arguments import check_count, check_flag, check_handler
+from ._closing import close_source
+from ._stage import FilterFunction
+from ._types import AnyStage, Handler
+from .classicshards import CheckRead, ClassicShards, Opener, opening_stage
+from .pipeline import DataPipeline
+from .samples import METADATA, KeyRule, base_plus_ext
+from .shardpatterns import Urls
+from .tariterators import group_by_keys, tar_file_expander
+
+PLACE = frozenset(METADATA) - {"__key__"}
+"""Metadata of modern samples that classic ones do not have."""
+
+
+def bare(sample: Any) -> Any:
+    """The sample as classic programs know it."""
+    if type(sample) is dict and not PLACE.isdisjoint(sample):
+        return {name: value for name, value in sample.items() if name not in PLACE}
+    return sample
+
+
+class Bare:
+    """A program's function of one sample, called without the metadata that it does not expect."""
+
+    def __init__(self, f: Callable[[Any], Any]) -> None:
+        self.f = f
+
+    def __call__(self, sample: Any) -> Any:
+        return self.f(bare(sample))
+
+
+def without_place(data: Iterable[Any]) -> Iterator[Any]:
+    """The samples as classic programs know them."""
+    try:
+        for sample in data:
+            yield bare(sample)
+    finally:
+        close_source(data)
+
+
+class ClassicPipeline(DataPipeline):
+    """Samples of shards; methods that add stages change this object, and return it.
+
+    Attributes:
+        urls: the shards that this reader reads, set by `shard_selection` or the program before each pass.
+        full_urls: all shards.
+        subset: (index, total): read each total-th shard, beginning with the index-th; None: divide among workers.
+        length: what `len()` says; None: TypeError.
+    """
+
+    def __init__(
+        self,
+        urls: Urls,
+        *,
+        keys: KeyRule,
+        suffixes: Iterable[str] | None,
+        length: int | None,
+        epochs: int,
+        opener: Opener | str,
+        verbose: bool,
+        shuffle: bool,
+        prepare_for_worker: bool | Callable[[], Any],
+        handler: Handler,
+    ) -> None:
+        super().__init__()
+        where = type(self).__name__
+        check_count(where, "epochs", epochs, 0, "passes")
+        check_handler(where, handler)
+        if not callable(prepare_for_worker):
+            check_flag(where, "prepare_for_worker", prepare_for_worker)
+            prepare_for_worker = bool(prepare_for_worker)
+        prepare = prepare_for_worker if callable(prepare_for_worker) else self.shard_selection
+        self._shards = ClassicShards(urls, epochs, shuffle, prepare if prepare_for_worker else None)
+        self._bare = False
+        self.size = length
+        self.pipeline = [
+            self._shards,
+            opening_stage(opener, verbose, handler),
+            FilterFunction(tar_file_expander, handler=handler),
+            *_grouping(keys, suffixes, handler),
+            CheckRead(self._shards),
+        ]
+
+    def compose(self, *args: AnyStage) -> Self:
+        """Add stages to this very object, which is returned; they see samples as classic programs know them."""
+        if not self._bare:
+            self._bare = True
+            self.append(without_place)
+        for stage in args:
+            self.append(stage)
+        return self
+
+    def _add(self, stage: AnyStage) -> Self:
+        """Add a stage that may see all of a sample."""
+        self.append(stage)
+        return self
+
+    def shard_selection(self) -> None:
+        """Take this reader's share of the shards: that of `subset` where it is set, or else of the DataLoader worker.
+
+        Called before each pass, where `prepare_for_worker` is true. Nodes are not told apart.
+        """
+        self._shards.select()
+
+    def __iter__(self) -> Iterator[Any]:
+        samples = super().__iter__()
+        return samples if self._bare else without_place(samples)
+
+    @property
+    def full_urls(self) -> list[str]:
+        return self._shards.full_urls
+
+    @full_urls.setter
+    def full_urls(self, urls: list[str]) -> None:
+        self._shards.full_urls = urls
+
+    @property
+    def urls(self) -> list[str]:
+        return self._shards.urls
+
+    @urls.setter
+    def urls(self, urls: list[str]) -> None:
+        self._shards.urls = urls
+
+    @property
+    def subset(self) -> tuple[int, int] | None:
+        return self._shards.subset
+
+    @subset.setter
+    def subset(self, subset: tuple[int, int] | None) -> None:
+        self._shards.subset = subset
+
+    @property  # type: ignore[override]  # a plain attribute there, which nobody asks for
+    def length(self) -> int | None:
+        return self.size
+
+    @length.setter
+    def length(self, length: int | None) -> None:
+        self.size = length
+
+
+def _grouping(keys: KeyRule, suffixes: Iterable[str] | None, handler: Handler) -> list[FilterFunction]:
+    options: dict[str, Any] = {"handler": handler}
+    if keys is not base_plus_ext:
+        options["keys"] = keys
+    if suffixes is not None:
+        options["suffixes"] = suffixes.split() if isinstance(suffixes, str) else list(suffixes)
+    return [FilterFunction(group_by_keys, **options)]
