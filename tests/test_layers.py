@@ -26,10 +26,11 @@ SECTIONS = [
     "cachedownload cachefollow cachecleanup cachenames cache",
     "sampleindex shardbytes shardnotes shardframes gzippoints shardopening spans indexfiles shardindex shardoffsets "
     "shardsamples energon",
-    "tenbinformat tenbinsockets tenbin codecs autodecode rules filters classicdecoders cborsiterators utils",
+    "tenbinformat tenbinsockets tenbin codecs autodecode rules filters classicdecoders "
+    "recordformats recordstreams cborsiterators msgpackiterators utils",
     "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets indexed streamindex compat "
     "classicshards classic dataset webdataset",
-    "encoders samplenames shardjson indexwriter tarwriter headway backlog shardwriter writer",
+    "encoders samplenames shardjson indexwriter tarwriter recordwriter headway backlog shardwriter writer",
     "multi downloader bench typecheck",
     "__init__",
 ]

@@ -87,6 +87,7 @@ from .handlers import (
 )
 from .indexed import IndexedDataset
 from .mix import RandomMix, RoundRobin
+from .msgpackiterators import msgpack_to_samples
 from .pipeline import DataPipeline
 from .policy import ErrorPolicy
 from .shardlists import (
@@ -104,7 +105,7 @@ from .shardlists import (
 from .storage.options import StorageOptions
 from .tariterators import tarfile_samples, tarfile_to_samples
 from .utils import repeatedly
-from .writer import ShardWriter, TarWriter, numpy_dumps, torch_dumps
+from .writer import RecordWriter, ShardWriter, TarWriter, numpy_dumps, torch_dumps
 
 from .gopen import gopen, gopen_schemes  # isort: skip  # last: the function takes the place of the submodule
 
@@ -134,6 +135,7 @@ __all__ = [
     "MultiShardSample",
     "PipelineStage",
     "RandomMix",
+    "RecordWriter",
     "ResampledShards",
     "RoundRobin",
     "ShardWriter",
@@ -177,6 +179,7 @@ __all__ = [
     "map_dict",
     "map_tuple",
     "mix",
+    "msgpack_to_samples",
     "non_empty",
     "numpy_dumps",
     "pipe_cleaner",

@@ -29,7 +29,9 @@ from ._epochs import EpochCounter
 from ._stage import FilterFunction, PipelineStage, RestCurried, public_name
 from ._torchdata import TorchIterable, register_with_torch
 from ._types import AnyStage
+from .cborsiterators import cbors2_samples, cbors_samples
 from .filters import require_fields
+from .msgpackiterators import msgpack_samples
 from .order.seeded import SeededStage, random_stages_in
 from .places import add_reader, in_torch_worker
 from .policy import PassPolicies
@@ -62,7 +64,10 @@ class _Length:
         return lambda: size
 
 
-READING = (url_opener, tar_file_expander, group_by_keys, expand_and_group, tarfile_samples)
+READING = (
+    *(url_opener, tar_file_expander, group_by_keys, expand_and_group, tarfile_samples),
+    *(cbors_samples, cbors2_samples, msgpack_samples),
+)
 """Stages that make many items of one."""
 
 

@@ -113,7 +113,7 @@ def tar_file_expander(
     """
     with closing_source(data):
         for source in data:
-            url, stream = _url_and_stream(source)
+            url, stream = url_and_stream(source)
             local_path = source.get("local_path")
             archive = Archive(handler)
             try:
@@ -231,7 +231,7 @@ def expand_and_group(
     wanted = may_be_field(keys)
     with closing_source(data):
         for source in data:
-            url, stream = _url_and_stream(source)
+            url, stream = url_and_stream(source)
             grouper = Grouper(
                 url, source.get("local_path"), group_handler or handler, torn=torn, keys=keys, lcase=lcase
             )
@@ -304,7 +304,8 @@ def note_fault(source: dict[str, Any]) -> None:
         faults.append(source["url"])
 
 
-def _url_and_stream(source: Any) -> tuple[str, Any]:
+def url_and_stream(source: Any) -> tuple[str, Any]:
+    """What an opener gives, checked."""
     if isinstance(source, dict) and "url" in source and "stream" in source:
         return source["url"], source["stream"]
     raise TypeError(

@@ -153,7 +153,7 @@ class TarWriter:
         self.own_fileobj = None
         if isinstance(fileobj, (str, os.PathLike)):
             url = os.fspath(fileobj)
-            stream = self.own_fileobj = _open_target(url)
+            stream = self.own_fileobj = open_target(url)
         elif not callable(getattr(fileobj, "write", None)):
             raise TypeError(f"fileobj must be a path, a url or have a method write, got {type(fileobj).__name__}")
         self.stream = stream
@@ -343,7 +343,8 @@ def _as_bytes(field: str, data: Any) -> Any:
     )
 
 
-def _open_target(url: str) -> Any:
+def open_target(url: str) -> Any:
+    """What to write to: a file that appears whole or not at all, or what `gopen` opens."""
     from .gopen import gopen, rewrite_url
 
     path = local_path(rewrite_url(url))

@@ -13,10 +13,12 @@ from .encoders import (
     make_encoder,
     make_handlers,
 )
+from .recordwriter import RecordWriter
 from .shardwriter import ShardWriter
 from .tarwriter import TarWriter
 
 __all__ = [
+    "RecordWriter",
     "ShardWriter",
     "TarWriter",
     "add_handlers",

@@ -64,7 +64,8 @@ def mp_dumps(value: Any) -> bytes:
     return packed
 
 
-def _cbor(purpose: str) -> Any:
+def cbor_module(purpose: str) -> Any:
+    """The package that reads and writes CBOR: cbor2, or cbor."""
     # The C code of cbor 1.0 crashes the process on deeply nested data, so its Python half is taken.
     for module in ("cbor2", "cbor.cbor"):
         try:
@@ -77,12 +78,12 @@ def _cbor(purpose: str) -> Any:
 
 def cbor_loads(data: bytes) -> Any:
     """The value in a CBOR field; needs the package cbor2, or cbor."""
-    return _cbor("decoding .cbor").loads(data)
+    return cbor_module("decoding .cbor").loads(data)
 
 
 def cbor_dumps(value: Any) -> bytes:
     """CBOR of a value; needs the package cbor2, or cbor."""
-    encoded: bytes = _cbor("encoding .cbor").dumps(value)
+    encoded: bytes = cbor_module("encoding .cbor").dumps(value)
     return encoded
 
 

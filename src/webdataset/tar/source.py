@@ -136,6 +136,27 @@ class Source:
             self.pos = 0
         return True
 
+    def read_into(self, view: memoryview) -> int:
+        """Bytes from the window, or else from the stream, into memory of the caller: how many, 0 at the end."""
+        if self.available:
+            data = self.window[self.pos : self.pos + len(view)]
+            view[: len(data)] = data
+            self.pos += len(data)
+            return len(data)
+        self.jump(0)
+        if self._file is None:
+            data = self.read_some(len(view))
+            view[: len(data)] = data
+            self.start += len(data)
+            return len(data)
+        try:
+            self._file.seek(self._origin + self.start)
+            count = self._file.readinto(view) or 0
+        except OSError as exn:
+            raise StreamError(f"reading failed: {type(exn).__name__}: {exn}") from exn
+        self.start += count
+        return count
+
     @property
     def slow(self) -> bool:
         """Whether what follows may have to be waited for."""

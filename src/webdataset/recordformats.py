@@ -1,0 +1,163 @@
+"""Bytes of records, one behind the other <-> the records: MsgPack and CBOR, by the packages that know them.
+
+A format is begun once a stream. It opens windows of bytes and gives two functions for each: one decodes the next
+record, one tells where it ended. The first raises one of `ends` where the window has not got all of a record. It must
+not take memory that the data only claims, and must not crash on data that is nested deeply. Memory for windows is used
+again: fresh memory costs more than decoding.
+
+Records of the time before MsgPack told texts from bytes are read too: where something is no UTF-8, it is bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ._optional import require
+from .codecs.basic import cbor_module
+
+Opened = tuple[Callable[[], Any], Callable[[], int]]
+Open = Callable[[memoryview], Opened]
+
+
+class RecordFormat(NamedTuple):
+    """A kind of records.
+
+    Attributes:
+        name: as people write it.
+        load: imports its package; gives what the other three take.
+        begin: a function that opens the windows of one stream, one after the other.
+        ends: the exceptions that say that the window ends in a record.
+        dumps: a record to its bytes.
+    """
+
+    name: str
+    load: Callable[[], Any]
+    begin: Callable[[Any], Open]
+    ends: Callable[[Any], tuple[type[BaseException], ...]]
+    dumps: Callable[[Any, Any], bytes]
+
+
+def _load_msgpack() -> Any:
+    return require("msgpack", "msgpack", "streams of MsgPack")
+
+
+_ANY = (1 << 32) - 1  # lengths of texts and bytes are compared with what is there
+
+
+def _begin_msgpack(msgpack: Any, raw: bool = False) -> Open:
+    def open_window(window: memoryview) -> Opened:
+        size = len(window)  # nothing has more items than there are bytes
+        unpacker = msgpack.Unpacker(
+            raw=raw, strict_map_key=False, max_buffer_size=size, max_str_len=_ANY, max_bin_len=_ANY, max_ext_len=_ANY
+        )
+        unpacker.feed(window)
+        return unpacker.unpack, unpacker.tell
+
+    return open_window
+
+
+def _begin_old_msgpack(msgpack: Any) -> Open:
+    open_raw = _begin_msgpack(msgpack, raw=True)
+
+    def open_window(window: memoryview) -> Opened:
+        unpack, tell = open_raw(window)
+        return lambda: _texts(unpack()), tell
+
+    return open_window
+
+
+def _texts(value: Any) -> Any:
+    """The value with text in place of bytes that are UTF-8."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value
+    if isinstance(value, dict):
+        return {_texts(key): _texts(item) for key, item in value.items()}
+    return [_texts(item) for item in value] if isinstance(value, list) else value
+
+
+def _msgpack_ends(msgpack: Any) -> tuple[type[BaseException], ...]:
+    return (msgpack.OutOfData,)
+
+
+def _pack(msgpack: Any, record: Any) -> bytes:
+    packed: bytes = msgpack.packb(record)
+    return packed
+
+
+def _load_cbor2() -> Any:
+    return require("cbor2", "cbor2", "streams of CBOR")
+
+
+def _load_any_cbor() -> Any:
+    return cbor_module("streams of CBOR")
+
+
+_READ_AHEAD = 512  # more is copied and given back for each record
+
+
+def _begin_cbor(cbor: Any) -> Open:
+    stream = io.BytesIO()
+    tell = stream.tell
+    decoder: Any = getattr(cbor, "CBORDecoder", None)
+    options = {"read_size": _READ_AHEAD}
+
+    def open_window(window: memoryview) -> Opened:
+        stream.seek(0)
+        stream.write(window)
+        stream.truncate()
+        stream.seek(0)
+        if decoder is None:
+            return lambda: cbor.load(_Exact(stream)), tell
+        try:
+            return decoder(stream, **options).decode, tell
+        except TypeError:  # cbor2 before 6
+            options.clear()
+            return decoder(stream).decode, tell
+
+    return open_window
+
+
+class _Exact:
+    """A stream that ends with an error; the package cbor would ask for ever behind the end."""
+
+    def __init__(self, stream: io.BytesIO) -> None:
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        if len(data) < size:
+            raise EOFError(f"{size} bytes expected, {len(data)} are there")
+        return data
+
+
+def _cbor_ends(cbor: Any) -> tuple[type[BaseException], ...]:
+    return (EOFError, *([cbor.CBORDecodeEOF] if hasattr(cbor, "CBORDecodeEOF") else []))
+
+
+def _dump_cbor(cbor: Any, record: Any) -> bytes:
+    dumped: bytes = cbor.dumps(record)
+    return dumped
+
+
+MSGPACK = RecordFormat("MsgPack", _load_msgpack, _begin_msgpack, _msgpack_ends, _pack)
+OLD_MSGPACK = MSGPACK._replace(begin=_begin_old_msgpack)
+CBOR = RecordFormat("CBOR", _load_any_cbor, _begin_cbor, _cbor_ends, _dump_cbor)
+CBOR2 = CBOR._replace(load=_load_cbor2)
+
+_NAMES = re.compile(
+    r"\.(?:(?P<MSGPACK>mp|msg|msgpack|mpk)|(?P<CBOR>cbors?))(?:\.(?:gz|bz2|xz|zst|lz4))?$", re.IGNORECASE
+)
+
+
+def format_of(name: str) -> RecordFormat | None:
+    """The format of a file of this name (`.mp`, `.msgpack`, `.cbor`, `.cbors`, also compressed), None for others."""
+    if "://" in name:
+        name = re.sub(r"[?#].*", "", name)
+    found = _NAMES.search(name)
+    return None if found is None else {"MSGPACK": MSGPACK, "CBOR": CBOR}[str(found.lastgroup)]

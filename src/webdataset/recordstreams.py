@@ -1,0 +1,236 @@
+"""Streams of records, one behind the other in a shard -> the records, or samples.
+
+    {url, stream} -> windows of bytes -> records, by a decoder in C -> samples with `__key__` and `__url__`
+
+A window holds whole records and the beginning of one, which is moved to its front before more is read; a record that
+is longer than the window doubles it, up to `max_bytes`. So memory follows the bytes that have come, not those that a
+length in the data claims. Compressed streams are known by their first bytes, as archives are. An error says the
+record, counted from 0, and the byte of the (decompressed) stream at which it begins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from zlib import crc32
+
+from ._arguments import check_number
+from ._closing import close_stream, closing_source
+from ._types import Handler
+from .errors import DecodingError, printable
+from .recordformats import MSGPACK, OLD_MSGPACK, RecordFormat
+from .tar.source import Source
+from .tariterators import locate_shard, note_fault, url_and_stream
+
+WINDOW = 1 << 18
+"""Bytes of a window, which fit into the processor's cache."""
+
+SELF_DESCRIBED = 55799
+"""The tag that says of what follows that it is CBOR."""
+
+MAX_BYTES = 1 << 30
+"""Bytes of a record, beyond which its length is taken for damaged."""
+
+
+def records_of(
+    data: Iterable[dict[str, Any]],
+    handler: Handler,
+    form: RecordFormat,
+    samples: bool = False,
+    max_bytes: float = MAX_BYTES,
+) -> Iterator[Any]:
+    """The records of all streams `{"url", "stream"}`, which are closed at their ends; with `samples`, as samples.
+
+    The handler is asked when a stream is damaged or cut, and when a record makes no sample: true goes on with the next
+    stream, or the next record; false ends the stage.
+    """
+    check_number(form.name, "max_bytes", max_bytes, "bytes", more_than=0)
+    with closing_source(data):
+        for origin in data:
+            url, stream = url_and_stream(origin)
+            reader = None
+            try:
+                reader = _RecordReader(url, stream, form, max_bytes, handler)
+                yield from reader.read(samples, origin.get("local_path"))
+                if reader.stopped:
+                    return
+            except Exception as exn:
+                note_fault(origin)
+                if reader is not None and exn is reader.raised:
+                    raise
+                if not handler(locate_shard(exn, url, "read")):
+                    return
+            finally:
+                if reader is not None:
+                    reader.close()
+                close_stream(stream)
+
+
+class _RecordReader:
+    """The records of one stream, once.
+
+    Attributes:
+        stopped: the handler wants no more.
+        raised: what the handler has raised.
+    """
+
+    def __init__(self, url: str, stream: Any, form: RecordFormat, max_bytes: float, handler: Handler) -> None:
+        self._url, self._stream, self._form = url, stream, form
+        self._max_bytes, self._handler = max_bytes, handler
+        self._package = form.load()
+        self._source = Source(stream)
+        self._window = memoryview(bytearray(WINDOW))
+        self._there = 0  # so many bytes of it are of the stream
+        self._number = self._begin = 0  # of the record that the window begins with, and its offset
+        self.stopped = False
+        self.raised: BaseException | None = None
+
+    def close(self) -> None:
+        """Give up what was made for reading; the stream belongs to who opened it."""
+        self._source.close()
+
+    def read(self, samples: bool, local_path: str | None) -> Iterator[Any]:
+        """The records, or samples. This runs once a record: what is rare is done elsewhere."""
+        url, ends = self._url, self._form.ends(self._package)
+        open_window = self._form.begin(self._package)
+        while self._fill():
+            decode, tell = open_window(self._window[: self._there])
+            number, used, more = self._number, 0, True
+            while more:
+                try:
+                    while True:
+                        record = decode()
+                        if samples:
+                            if type(record) is not dict or type(record.get("__key__")) is not str:
+                                break
+                            record["__url__"] = url
+                            if local_path is not None:
+                                record["__local_path__"] = local_path
+                        used = tell()
+                        number += 1
+                        yield record
+                except ends:
+                    more = False
+                except Exception as exn:
+                    self._use(used, number)
+                    if self._is_of_old(exn):
+                        open_window = OLD_MSGPACK.begin(self._package)
+                        decode, tell = open_window(self._window[: self._there])
+                        used = 0
+                    else:
+                        number, used, more = self._number, 0, False
+                else:
+                    sample = self._sample(record, number, self._begin + used, local_path)
+                    if self.stopped:
+                        return
+                    used = tell()
+                    number += 1
+                    if sample is not None:
+                        yield sample
+            self._use(used, number)
+
+    def _use(self, used: int, number: int) -> None:
+        """So many bytes at the front of the window are done with; what begins there has this number."""
+        self._begin += used
+        self._number = number
+        self._there -= used
+        self._window[: self._there] = self._window[used : used + self._there]
+
+    def _is_of_old(self, exn: Exception) -> bool:
+        """Whether what a decoder has raised tells an older kind of records; False where more bytes may help.
+
+        Raises:
+            DecodingError: this is no record.
+        """
+        if isinstance(exn, UnicodeDecodeError) and self._form is MSGPACK:
+            return True
+        if "exceeds max_" in str(exn):
+            return False
+        text = printable(" ".join(str(exn).split()), 200)
+        text = {"StackError": "it is nested too deeply"}.get(type(exn).__name__, text or type(exn).__name__)
+        raise self._failure(f"not {self._form.name}: {text}") from exn
+
+    def _fill(self) -> bool:
+        """Have more of the stream in the window, a quarter more of a record that it begins with; False at the end."""
+        before = self._there
+        if before >= self._max_bytes:
+            raise self._failure(
+                f"it has more than {self._max_bytes:g} bytes; if its length is not damaged, raise max_bytes"
+            )
+        if before == len(self._window):
+            larger = memoryview(bytearray(2 * before))
+            larger[:before] = self._window
+            self._window = larger
+        wanted = min(before + before // 4 + 1, len(self._window))
+        while self._there < wanted:
+            count = self._source.read_into(self._window[self._there :])
+            if not count:
+                break
+            self._there += count
+        if before and self._there == before:
+            raise self._failure(f"the stream ends inside it, after {before} of its bytes")
+        return self._there > 0
+
+    def _failure(self, fact: str) -> DecodingError:
+        return DecodingError(message=fact, member=f"record {self._number}", offset=self._begin)
+
+    def _sample(self, record: Any, number: int, begin: int, local_path: str | None) -> Any:
+        """The sample that a record makes; None, after a word with the handler, where it makes none."""
+        try:
+            sample = sample_of(record, self._url, number)
+        except DecodingError as exn:
+            exn.locate(member=f"record {number}", offset=begin)
+            if number == 0:  # it is something else than records
+                raise
+            try:
+                self.stopped = not self._handler(locate_shard(exn, self._url, "read"))
+            except BaseException as raised:
+                self.raised = raised
+                raise
+            return None
+        if local_path is not None and type(sample) is dict:
+            sample["__local_path__"] = local_path
+        return sample
+
+
+def sample_of(record: Any, url: str, number: int) -> Any:
+    """A record as a sample, with key and url; an array as the list that it is.
+
+    Raises:
+        DecodingError: it makes no sample.
+    """
+    if type(record) is list:
+        return record
+    if getattr(record, "tag", None) == SELF_DESCRIBED:
+        record = record.value
+    if isinstance(record, Mapping):
+        record = _plain(record)
+    if type(record) is not dict:
+        raise DecodingError(message=f"a sample is a map of fields, or an array, got {type(record).__name__}")
+    odd = next((name for name in record if type(name) is not str), None)
+    if odd is not None:
+        raise DecodingError(message=f"the names of fields are texts, got {odd!r:.60}")
+    key = record.get("__key__", key_of(url, number))
+    if isinstance(key, bytes):
+        key = key.decode("utf-8", "surrogateescape")
+    elif not isinstance(key, (str, int)):
+        raise DecodingError(message=f"__key__ is a text, got {type(key).__name__}")
+    return {**record, "__key__": str(key), "__url__": url}
+
+
+def _plain(value: Any) -> Any:
+    """A value with dicts and lists in place of those that cannot be changed; cbor2 gives them below a tag."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def key_of(url: str, number: int) -> str:
+    """The key of a record that has none: the name of its shard, and its number in it."""
+    if url.startswith("pipe:"):
+        return f"pipe-{crc32(url.encode('utf-8', 'surrogateescape')):08x}/{number:09d}"
+    if "://" in url:
+        url = re.sub(r"[?#].*", "", url)
+    stem = re.split(r"[/\\]", url)[-1].partition(".")[0]
+    return f"{stem or 'records'}/{number:09d}"

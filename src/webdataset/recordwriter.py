@@ -1,0 +1,185 @@
+"""Samples -> a stream of MsgPack or CBOR records, one behind the other.
+
+A sample is encoded whole before its first byte is written. Values that the format itself knows stay what they are;
+all others become bytes by the names of their fields, as in archives.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ._arguments import check_choice, check_flag, checked
+from ._types import WritableStream
+from .encoders import EncoderSpec, encode_based_on_extension1, make_encoder
+from .errors import EncodingError, printable, public_url
+from .recordformats import CBOR, MSGPACK, format_of
+from .tar.sink import Sink, compression_for
+from .tarwriter import open_target
+
+FORMATS = {"msgpack": MSGPACK, "cbor": CBOR}
+
+_KNOWN = (str, bytes, bool, int, float, type(None), list, tuple, dict)
+
+
+class RecordWriter:
+    """Writes samples to a stream of records, which `msgpack_to_samples` or `cbors_to_samples` reads; a context manager.
+
+    A sample is a dict. Texts, bytes, numbers, None, lists and dicts are written as such and come back as such (tuples
+    as lists). Other values, such as arrays and images, are encoded by the last extension of the field's name. Names
+    that begin with "_" are metadata, left out unless `keep_meta`, but for `__key__`, which a sample need not have.
+
+    A file under a local path appears complete or not at all: it is written as `<path>.partial`. An exception in the
+    `with` block gives it up.
+
+    Args:
+        fileobj: a path, a url that `gopen` can write to, or a writable binary object (left open).
+        format: "msgpack" or "cbor"; None for what the name says: `.mp`, `.msgpack`, `.cbor`, `.cbors`, or `.mp.gz`.
+        compress: "gz" (or True), "bz2", "xz", "zst", "lz4", False for none, None for what the name ends with.
+        encoder: True for the default table, False for values that the format knows, a dict from extension to
+            callable, or a callable from sample to sample.
+        keep_meta: write metadata as well.
+
+    Raises:
+        MissingDependencyError: the package of the format is not installed.
+        OpenError: the target cannot be opened or written; small streams are written at `close`.
+    """
+
+    @checked("RecordWriter", keep_meta=check_flag)
+    def __init__(
+        self,
+        fileobj: str | os.PathLike[str] | WritableStream,
+        format: str | None = None,
+        *,
+        compress: bool | str | None = None,
+        encoder: EncoderSpec = True,
+        keep_meta: bool = False,
+    ) -> None:
+        self._closed = True
+        self._owner = os.getpid()
+        if format is not None:
+            check_choice("RecordWriter", "format", format, tuple(FORMATS))
+        name = os.fspath(fileobj) if isinstance(fileobj, (str, os.PathLike)) else None
+        form = FORMATS[format] if format else format_of(name) if name is not None else None
+        if form is None:
+            raise ValueError('RecordWriter: the name does not tell the format; say format="msgpack" or "cbor"')
+        self._form, self._package = form, form.load()
+        self._by_name = encoder is True or isinstance(encoder, dict)
+        self.encoder = make_encoder(encoder)
+        self.keep_meta = keep_meta
+        self.count = 0
+        compression = compression_for(fileobj, compress)
+        self.stream: Any = fileobj
+        self._own: Any = None
+        if name is not None:
+            self.stream = self._own = open_target(name)
+        elif not callable(getattr(fileobj, "write", None)):
+            raise TypeError(f"fileobj must be a path, a url or have a method write, got {type(fileobj).__name__}")
+        self._sink = Sink(self.stream, compression, name)
+        self._closed = False
+
+    def write(self, obj: Mapping[str, Any]) -> int:
+        """Append one sample; the result is the bytes of its record, before compression.
+
+        Raises:
+            EncodingError: a value cannot be written; nothing of the sample is.
+            OpenError: the target does not take more.
+            ValueError: the writer is closed.
+        """
+        if self._closed:
+            raise ValueError("write to a closed RecordWriter")
+        try:
+            data = self._encode(obj)
+        except EncodingError as exn:
+            key = obj.get("__key__") if isinstance(obj, Mapping) else None
+            raise EncodingError(f"sample {printable(str(key))!r}: {exn}" if key else str(exn)) from exn.__cause__
+        self._sink.add([data], len(data))
+        self.count += 1
+        return len(data)
+
+    def _encode(self, sample: Any) -> bytes:
+        if not isinstance(sample, Mapping):
+            raise EncodingError(f"a sample must be a dict, got {type(sample).__name__}")
+        odd = next((name for name in sample if not isinstance(name, str)), None)
+        if odd is not None:
+            raise EncodingError(f"field names must be strings, got {odd!r:.60}")
+        if not isinstance(sample.get("__key__", ""), str):
+            raise EncodingError(f"__key__ must be a string, got {type(sample['__key__']).__name__}; use str(key)")
+        record = {n: v for n, v in sample.items() if n[:1] != "_" or self.keep_meta or n == "__key__"}
+        if self._by_name:
+            handlers = self.encoder.handlers  # type: ignore[attr-defined]
+            for name, value in record.items():
+                if type(value) not in _KNOWN:
+                    record[name] = _known(value, name, handlers)
+        else:
+            record = dict(self.encoder(record))
+        try:
+            return self._form.dumps(self._package, record)
+        except Exception as exn:
+            raise EncodingError(f"{self._culprit(record)}cannot be written as {self._form.name}: {exn}") from exn
+
+    def _culprit(self, record: dict[str, Any]) -> str:
+        for name, value in record.items():
+            try:
+                self._form.dumps(self._package, value)
+            except Exception:
+                return f"field {name!r}: {type(value).__name__} "
+        return ""
+
+    def close(self) -> None:
+        """Write what is left, and close the target if it was opened here. Closing again does nothing.
+
+        Raises:
+            OpenError: the target does not take the rest; or an earlier write failed, so that there is no file.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._sink.finish()
+        finally:
+            self._close_own(failed=self._sink.broken)
+
+    def abandon(self) -> None:
+        """Close without finishing: a file under a local path is removed."""
+        self._closed = True
+        self._close_own(failed=True)
+
+    def _close_own(self, failed: bool) -> None:
+        own, self._own = self._own, None
+        if own is not None:
+            (getattr(own, "abort", own.close) if failed else own.close)()
+
+    def __enter__(self) -> RecordWriter:
+        return self
+
+    def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> None:
+        if exc_type is None or (self._own is None and not self._sink.broken):
+            self.close()
+        else:
+            self.abandon()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True) and self._owner == os.getpid():
+            warnings.warn(
+                f"{public_url(self._sink.url or repr(self))}: the writer was not closed: there is no file; use "
+                "`with`, or call close()",
+                UserWarning if self.count else ResourceWarning,
+                stacklevel=2,
+            )
+
+
+def _known(value: Any, name: str, handlers: Mapping[str, Any]) -> Any:
+    """A value of another type as one that the format knows."""
+    if isinstance(value, np.generic) and not isinstance(value, np.void):
+        return value.item()
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    kind: Any = next((kind for kind in _KNOWN if isinstance(value, kind)), None)
+    if kind is not None:
+        return kind(value)  # of a subclass
+    return bytes(encode_based_on_extension1(value, name, handlers))
