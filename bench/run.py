@@ -153,15 +153,25 @@ def soon(bench: Bench, row: Row) -> Cells:
 
 def through_cache(bench: Bench, row: Row) -> Cells:
     """The set through a filled cache, against the same files where they lie; both by this project."""
-    first, second = (bench.once(bench.ours, work, "--check") for work in (("read", "jpg"), row.work))
+    return _more(bench, row, ("read", "jpg"), ("plain files", "cache"))
+
+
+def with_index(bench: Bench, row: Row) -> Cells:
+    """The set written with its index, against without; both by this project."""
+    return _more(bench, row, ("write", row.work[1]), ("without", "with"))
+
+
+def _more(bench: Bench, row: Row, plain: tuple[str, str], names: tuple[str, str]) -> Cells:
+    first, second = (bench.once(bench.ours, work, "--check") for work in (plain, row.work))
     if first["digest"] != second["digest"]:
-        raise SystemExit("the cache does not deliver what the files hold")
-    plain, kept = [], []
+        raise SystemExit(f"{plain} and {row.work} do not deliver the same")
+    without, with_it = [], []
     for _ in range(bench.runs):
-        plain.append(bench.once(bench.ours, ("read", "jpg")))
-        kept.append(bench.once(bench.ours, row.work))
-    more = _middle(kept) / _middle(plain) - 1
-    return Cells(f"plain files {_rates(plain)}", f"cache {_rates(kept)}", f"{more:+.1%} time", more <= row.limit)
+        without.append(bench.once(bench.ours, plain))
+        with_it.append(bench.once(bench.ours, row.work))
+    more = _middle(with_it) / _middle(without) - 1
+    rates = [f"{name} {_rates(numbers)}" for name, numbers in zip(names, (without, with_it), strict=True)]
+    return Cells(*rates, f"{more:+.1%} time", more <= row.limit)
 
 
 def opening(bench: Bench, row: Row) -> Cells:
@@ -225,6 +235,7 @@ ROWS = [
     Row("big", "64 samples of 16 MiB", "5x", ratio, ("read", "big"), 5),
     Row("write", "writing the first set", "20x", ratio, ("write", "ustar"), 20),
     Row("write-jpg", "writing the jpg + json + cls set", "5x", ratio, ("write", "jpg"), 5),
+    Row("write-index", "the first set written with index=True", "+5% time", with_index, ("indexed", "ustar"), 0.05),
     Row("shuffle", "`.shuffle(10000)` added to the first set, a sample", "under 1 µs", added, ("shuffle", "ustar"), 1),
     Row("import", "`import webdataset` beyond numpy", "under 60 ms, no torch", imports, ("imports", ""), 60),
     Row("million", "brace list of 1,000,000 shards: first sample", "under 1 s, 200 MB", million, ("million", ""), 1),

@@ -131,7 +131,12 @@ def shuffle(name: str, check: bool) -> Numbers:
     return {"seconds": added, "samples": mixed["samples"]}
 
 
-def write(name: str, check: bool) -> Numbers:
+def indexed(name: str, check: bool) -> Numbers:
+    """The samples of a set, from memory into shards with their index."""
+    return write(name, check, index=True)
+
+
+def write(name: str, check: bool, **options: Any) -> Numbers:
     """The samples of a set, from memory into shards."""
     import webdataset as wds
 
@@ -140,13 +145,13 @@ def write(name: str, check: bool) -> Numbers:
     folder.mkdir()
     try:
         start = time.perf_counter()
-        with wds.ShardWriter(f"{folder}/%04d.tar", maxcount=len(samples) // 4, verbose=0) as sink:
+        with wds.ShardWriter(f"{folder}/%04d.tar", maxcount=len(samples) // 4, verbose=0, **options) as sink:
             for sample in samples:
                 sink.write(sample)
         seconds = time.perf_counter() - start
         if not check:
             return {"seconds": seconds, "samples": len(samples)}
-        return {"digest": _digest(chain.from_iterable(map(_members, sorted(folder.iterdir()))))}
+        return {"digest": _digest(chain.from_iterable(map(_members, sorted(folder.glob("*.tar")))))}
     finally:
         shutil.rmtree(folder)
 
@@ -243,7 +248,7 @@ def _drop(paths: list[Path]) -> float:
 
 
 REMOTE = (remote, first, curl, cached)
-LOCAL = (read, decode, shuffle, write, imports, million, epochs, loose, packed)
+LOCAL = (read, decode, shuffle, write, indexed, imports, million, epochs, loose, packed)
 WORKS = {f.__name__: f for f in (*REMOTE, *LOCAL, *access.WORKS)}
 
 if __name__ == "__main__":

@@ -178,6 +178,10 @@ def test_readers_that_share_the_shards(tmp_path: Path, monkeypatch: pytest.Monke
         with pytest.raises(NotImplementedError, match="split_by_node gives each of 2 readers a part of the shards"):
             ds[0]
         assert alone[12]["__key__"] == "12"
+        one = wds.WebDataset(f"{tmp_path}/a.json", nodesplitter=wds.single_node_only)
+        assert not hasattr(one, "__len__")
+        with pytest.raises(NotImplementedError, match="single_node_only"):
+            one[0]
 
 
 def test_a_length_that_costs_nothing(tmp_path: Path, cache: Path) -> None:

@@ -81,7 +81,7 @@ USUAL = [("torn", "warn"), ("ignore_zeros", False), ("lcase", True)]
 SPLITTING: dict[Any, Callable[[ReaderInfo], int]] = {
     split_by_node: lambda info: info.world_size,
     split_by_worker: lambda info: info.num_workers,
-    single_node_only: lambda info: 1,
+    single_node_only: lambda info: info.world_size,
 }
 """Stages that divide shards among readers, and among how many."""
 
@@ -148,6 +148,8 @@ def length_of(pipeline: Any) -> int:
             counted = zip(known.raw.shards, known.raw.counts, strict=True)
             shards = (shard._replace(nsamples=count) for shard, count in counted)
         for splitter in plan.splitters:
+            if splitter is single_node_only and info.world_size > 1:
+                raise OtherSamplesError(f"single_node_only, but there are {info.world_size} nodes")
             shards = splitter(shards)
         known.length = info, sum(_count(shard, plan) for shard in shards)
     return known.length[1]
