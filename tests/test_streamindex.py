@@ -124,15 +124,15 @@ def drop(data: Any) -> Any:
         (lambda urls: wds.WebDataset(urls).lmdb_cached("x"), "the stage LMDBCached may change"),
         (lambda urls: wds.WebDataset(urls).compose(drop), "the stage drop may change"),
         (lambda urls: wds.WebDataset(urls).compose(filters.require_fields("x", "skip")), "require_fields may change"),
-        (lambda urls: wds.WebDataset(urls, resampled=True), "come from a ResampledShards"),
-        (lambda urls: wds.WebDataset({"datasets": [{"shards": urls[0]}]}), "come from a MultiShardSample"),
+        (lambda urls: wds.WebDataset(urls, resampled=True), "it reads from a ResampledShards"),
+        (lambda urls: wds.WebDataset({"datasets": [{"shards": urls[0]}]}), "it reads from a MultiShardSample"),
         (lambda urls: wds.WebDataset(urls, repeat=True), "with_epoch or repeat"),
         (lambda urls: wds.WebDataset(urls).with_epoch(5), "with_epoch or repeat"),
         (lambda urls: wds.WebDataset(urls, select_files=bool), "select_files makes other samples"),
         (lambda urls: wds.WebDataset(urls, keys="last-dot"), "keys makes other samples"),
         (lambda urls: wds.WebDataset(urls, lcase=False), "lcase makes other samples"),
         (lambda urls: wds.WebDataset(urls, nodesplitter=drop), "the stage drop may change"),
-        (lambda urls: wds.DataPipeline(urls, wds.tarfile_to_samples()), "come from a str"),
+        (lambda urls: wds.DataPipeline(urls, wds.tarfile_to_samples()), "it reads from a str"),
         (lambda urls: wds.DataPipeline(SimpleShardList(urls, seed=3), wds.tarfile_to_samples()), "shuffles the list"),
         (lambda urls: wds.DataPipeline(SimpleShardList(urls)), "no stages that read archives"),
         (lambda urls: wds.DataPipeline(), "it has no stages"),
@@ -161,6 +161,34 @@ def test_a_class_of_the_program(tmp_path: Path) -> None:
         Twice(urls)[0]
     assert not hasattr(Twice(urls), "__len__")
     assert Named(urls)[2]["__key__"] == "000002"
+
+
+def test_a_class_that_only_iterates() -> None:
+    """A subclass that never called `__init__` is a stream without length and numbers, for `list` too."""
+
+    class Bare(wds.DataPipeline):
+        def __init__(self) -> None:
+            pass
+
+        def __iter__(self) -> Any:
+            return iter([1, 2])
+
+    assert list(Bare()) == [1, 2]
+    assert not hasattr(Bare(), "__len__")
+    with pytest.raises(TypeError, match="unknown length"):
+        len(Bare())
+    with pytest.raises(NotImplementedError, match="stream without numbers"):
+        Bare()[0]
+
+
+def test_a_fifo_is_left_alone(tmp_path: Path) -> None:
+    """`list` asks for the length first; of a fifo, whose bytes come once, that takes none."""
+    (url,) = write_shards(tmp_path, 1, 3)
+    fifo = f"{tmp_path}/fifo.tar"
+    os.mkfifo(fifo)
+    with subprocess.Popen(["cp", url, fifo]) as copying:
+        assert [sample["__key__"] for sample in list(wds.WebDataset(fifo))] == ["000000", "000001", "000002"]
+    assert copying.returncode == 0
 
 
 def test_readers_that_share_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

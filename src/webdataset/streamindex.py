@@ -16,7 +16,7 @@ import inspect
 import operator
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from . import filters, tariterators
 from ._empty import CheckEmpty
@@ -33,13 +33,7 @@ from .order.seeded import SeededStage
 from .security import refuse_if_secure
 from .shardbytes import LocalShard, Version
 from .shardindex import index_folder, known_index
-from .shardlists import (
-    CountedShardList,
-    SimpleShardList,
-    single_node_only,
-    split_by_node,
-    split_by_worker,
-)
+from .shardlists import CountedShardList, SimpleShardList, single_node_only, split_by_node, split_by_worker
 from .storage.local import local_path, open_read
 from .tar.compression import MAGIC_BYTES, compression_of
 from .tar.header import BLOCK, is_header
@@ -115,17 +109,17 @@ def numbered(pipeline: Any) -> IndexedDataset:
         NotImplementedError: a stage, or the source, does more than one index can tell; the message names it.
         DataError: a shard cannot be had.
     """
-    known = _remembered(pipeline)
-    if known is None or known.dataset is None:
-        try:
-            plan = plan_of(pipeline)
-            _check_numbered(plan)
-        except OtherSamplesError as exn:
-            raise NotImplementedError(
-                f"this {type(pipeline).__name__} is a stream without numbers: {exn}; iterate over it, ask the"
-                " data set before that, or use webdataset.IndexedDataset(shards), which samplers and loaders shuffle"
-            ) from None
-        known = _remember(pipeline, plan)
+    try:
+        known = _known(pipeline)
+        if known.dataset is None:
+            _check_numbered(known.plan)
+    except OtherSamplesError as exn:
+        raise NotImplementedError(
+            f"this {type(pipeline).__name__} is a stream without numbers: {exn}; iterate over it, ask the"
+            " data set before that, or use webdataset.IndexedDataset(shards), which samplers and loaders shuffle"
+        ) from None
+    if known.dataset is None:
+        plan = known.plan
         if known.raw is None:
             options = {"cache_dir": plan.cache_dir, "storage_options": plan.storage_options}
             known.raw = IndexedDataset(_shards_of(plan.source), handler=plan.handler, **options)
@@ -140,7 +134,7 @@ def length_of(pipeline: Any) -> int:
     Raises:
         OtherSamplesError: that is not known without reading the shards; the message says why.
     """
-    known = _remembered(pipeline) or _remember(pipeline, plan_of(pipeline))
+    known = _known(pipeline)
     plan, info = known.plan, reader_info()
     if known.length is None or known.length[0] != info:
         shards: Iterator[CountedShard] = iter(_shards_of(plan.source))
@@ -195,16 +189,17 @@ class _State(NamedTuple):
         return same and all(map(operator.is_, self.stages, other.stages))
 
 
-def _remembered(pipeline: Any) -> _Known | None:
-    known: _Known | None = pipeline.__dict__.get("_known")
-    return known if known is not None and known.state.is_that_of(_State.of(pipeline)) else None
-
-
-def _remember(pipeline: Any, plan: Plan) -> _Known:
-    before: _Known | None = pipeline.__dict__.get("_known")
-    known = pipeline._known = _Known(_State.of(pipeline), plan)
-    if before is not None and known.state.has_shards_of(before.state) and before.plan[:5] == plan[:5]:
+def _known(pipeline: Any) -> _Known:
+    """What is remembered of a pipeline, if it is still the same; else, to be found out, what its stages come to."""
+    if "pipeline" not in pipeline.__dict__:  # subclasses that only iterate may not have called __init__
+        raise OtherSamplesError("it has no stages")
+    state, before = _State.of(pipeline), pipeline.__dict__.get("_known")
+    if before is not None and before.state.is_that_of(state):
+        return cast(_Known, before)
+    known = _Known(state, plan_of(pipeline))
+    if before is not None and state.has_shards_of(before.state) and before.plan[:5] == known.plan[:5]:
         known.raw = before.raw  # other stages behind the same shards
+    pipeline._known = known
     return known
 
 
@@ -233,7 +228,9 @@ def plan_of(pipeline: Any) -> Plan:
 
 def _source_plan(source: Any) -> Plan:
     if type(source) not in (SimpleShardList, CountedShardList):
-        raise OtherSamplesError(f"its shards come from a {type(source).__name__}, not from a list of shards, each once")
+        raise OtherSamplesError(
+            f"it reads from a {type(source).__name__}, not from a list of shards, each of them once"
+        )
     return Plan(source, mixing="that shuffles the list of shards" if source.random_stages else None)
 
 
@@ -342,7 +339,7 @@ def _count(shard: CountedShard, plan: Plan) -> int:
 def _plain_file(url: str) -> LocalShard | None:
     """A shard that is a local file, and not compressed; None for others: they cost a request, or a copy."""
     path = local_path(rewrite_url(url))
-    if path is None:
+    if path is None or not os.path.isfile(path):  # a fifo gives its bytes once
         return None
     refuse_if_secure("a local file is not read while enforce_security is set")
     file = open_read(path, 0)
