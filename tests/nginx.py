@@ -8,6 +8,7 @@ The fixture `nginx` is one for the whole session; its folder is `nginx.folder`.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import shutil
 import socket
 import subprocess
@@ -67,6 +68,9 @@ class Nginx:
 
     def asked(self, path: str) -> list[Asked]:
         """Requests for this path ("/a.tar") so far, in the order in which they ended."""
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+            connection.request("HEAD", "/-")  # it has one thread: what it sent before it has also written down
+            connection.getresponse().read()
         lines = [line.split(" ", 4) for line in self._log.read_text().splitlines()]
         found = [Asked(line[0], line[1], int(line[2]), int(line[3]), line[4].strip('"')) for line in lines]
         return [request for request in found if request.path == path]

@@ -225,3 +225,35 @@ def test_a_cache_of_shards_needs_a_folder(nginx: Nginx) -> None:
     (path,) = served(nginx, "nowhere", 2)
     with pytest.raises(ValueError, match="pass cache_dir or set WDS_CACHE"):
         wds.IndexedDataset(url_of(nginx, path), cache_shards=True, cache_dir="")
+
+
+def test_headers_among_small_members_are_read_in_few_large_pieces(nginx: Nginx) -> None:
+    """Where passing over data is not worth a request, the index of a shard costs its bytes once, in few requests."""
+    (path,) = served(nginx, "small", 4000, size=900)
+    size = path.stat().st_size
+    assert size > 12e6
+    assert len(wds.IndexedDataset(url_of(nginx, path), sidecars=False)) == 4000
+    asked = gets(nginx, path)
+    assert len(asked) <= 10
+    assert sum(request.bytes for request in asked) <= size + 4096
+
+
+def test_headers_among_large_members_cost_little(nginx: Nginx) -> None:
+    """Of a shard with members of 8 MiB the index costs a piece around each header."""
+    path = nginx.folder / "headers.tar"
+    path.write_bytes(tar_bytes({f"{i}.{f}": b"x" * n for i in range(8) for f, n in (("bin", 8 << 20), ("cls", 1))}))
+    assert len(wds.IndexedDataset(url_of(nginx, path), sidecars=False)) == 8
+    asked = gets(nginx, path)
+    assert len(asked) <= 10
+    assert sum(request.bytes for request in asked) < path.stat().st_size // 50
+
+
+def test_a_server_without_ranges(nginx: Nginx) -> None:
+    """Samples come from a server that gives no ranges too; through the cache, each shard comes once."""
+    (path,) = served(nginx, "rangeless", 30)
+    url = nginx.url(str(path.relative_to(nginx.folder)), ranges=False)
+    assert as_pairs(wds.IndexedDataset(url)) == streamed(path)
+    before = len(gets(nginx, path))
+    ds = wds.IndexedDataset(url, cache_shards=True)
+    assert as_pairs(ds[i] for i in (29, 0, 7)) == [streamed(path)[i] for i in (29, 0, 7)]
+    assert len(gets(nginx, path)) == before + 1

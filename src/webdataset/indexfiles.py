@@ -71,6 +71,8 @@ def parse_dali(data: bytes) -> SampleIndex:
                 continue
             rows = [rows[number] for number in fields]
             key = key_of(parts[3::words][fields[0]])
+        if len({field.lower() for field, _, _ in rows}) < len(rows):
+            raise StaleIndexError(f"line {number + 2} of the index has a field twice: {line[:60]!r}")
         offsets.append(behind)
         told.add(key, rows)
     return _checked(np.array(offsets, np.int64), told.members())

@@ -191,7 +191,7 @@ class RangeStream:
         if inside >= len(self._window):
             if self._at >= self.size:
                 return b""
-            stop = min(self.size, self._at + max(self._step, 0 if size is None else size))
+            stop = min(self.size, self._at + self._step)
             self._window, self._start, inside = self.shard.read(self._at, stop), self._at, 0
             self._step = min(2 * self._step, LARGE_WINDOW)
         data = self._window[inside:] if size is None or size < 0 else self._window[inside : inside + size]
