@@ -7,6 +7,7 @@ TORCH_INDEX ?=
 VENV := .venv
 PUBLISHED := .venv-published
 WIDS := .venv-wids
+ENERGON := .venv-energon
 PLAIN := .venv-plain
 SERVERS := .servers
 BIN := $(VENV)/bin
@@ -14,6 +15,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PUBLISHED_PIP := $(PUBLISHED)/bin/python -m pip --quiet --disable-pip-version-check
 PUBLISHED_PYTHON := $(abspath $(PUBLISHED)/bin/python)
 WIDS_PIP := $(WIDS)/bin/python -m pip --quiet --disable-pip-version-check
+ENERGON_PIP := $(ENERGON)/bin/python -m pip --quiet --disable-pip-version-check
 SOURCES := src tests bench examples scripts
 
 .DEFAULT_GOAL := help
@@ -29,8 +31,8 @@ demo: $(VENV)/.demo ## train on real images, streamed from shards that it writes
 
 servers: $(SERVERS)/.made ## install the object stores that tests start on loopback (npm is needed)
 
-test: $(VENV)/.dev $(PUBLISHED)/.made $(SERVERS)/.made ## run every test
-	WDS_PUBLISHED_PYTHON=$(PUBLISHED_PYTHON) $(BIN)/python -m pytest -n auto $(PYTEST)
+test: $(VENV)/.dev $(PUBLISHED)/.made $(ENERGON)/.made $(SERVERS)/.made ## run every test
+	WDS_PUBLISHED_PYTHON=$(PUBLISHED_PYTHON) WDS_ENERGON_PYTHON=$(abspath $(ENERGON)/bin/python) $(BIN)/python -m pytest -n auto $(PYTEST)
 
 test-without-torch: $(PLAIN)/.made $(PUBLISHED)/.made $(SERVERS)/.made ## run the tests that need no torch, where there is none
 	WDS_PUBLISHED_PYTHON=$(PUBLISHED_PYTHON) $(PLAIN)/bin/python -m pytest -n auto $(PYTEST)
@@ -49,7 +51,7 @@ bench: $(VENV)/.dev $(PUBLISHED)/.torch $(WIDS)/.made ## measure against the pub
 	$(BIN)/python bench/run.py --published $(PUBLISHED_PYTHON) --wids $(abspath $(WIDS)/bin/python) --write $(BENCH)
 
 clean: ## remove what these targets made, the environments too
-	rm -rf $(VENV) $(PUBLISHED) $(WIDS) $(PLAIN) $(SERVERS) demo-data bench/data build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PUBLISHED) $(WIDS) $(ENERGON) $(PLAIN) $(SERVERS) demo-data bench/data build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environments. A stamp file is newer than what it was made from, so a second run installs nothing.
@@ -93,6 +95,14 @@ $(WIDS)/.made: constraints.txt
 	$(WIDS_PIP) install --upgrade "pip>=25.1"
 	$(if $(TORCH_INDEX),$(WIDS_PIP) install --index-url $(TORCH_INDEX) --no-deps --constraint constraints.txt torch)
 	$(WIDS_PIP) install --constraint constraints.txt webdataset==0.2.100 numpy pillow torch
+	@touch $@
+
+# Energon brings a webdataset of its own; nothing of this project is installed there.
+$(ENERGON)/.made: constraints.txt
+	$(PYTHON) -m venv $(ENERGON)
+	$(ENERGON_PIP) install --upgrade "pip>=25.1"
+	$(if $(TORCH_INDEX),$(ENERGON_PIP) install --index-url $(TORCH_INDEX) --no-deps --constraint constraints.txt torch)
+	$(ENERGON_PIP) install --constraint constraints.txt megatron-energon==7.4.1
 	@touch $@
 
 $(SERVERS)/.made: Makefile

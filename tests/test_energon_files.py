@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -14,9 +15,10 @@ import yaml
 
 import webdataset as wds
 from helpers import foreign_data, tar_bytes
+from nginx import Nginx
 from test_indexed import as_pairs, streamed
 from webdataset.energon import prepare_energon
-from webdataset.errors import DataError, NotFoundError, SampleError, ShardListError
+from webdataset.errors import DataError, NotFoundError, SampleError, ShardListError, StaleIndexError
 
 NAMES = [f"shards/amber-00{i}.tar" for i in range(3)]
 
@@ -79,6 +81,165 @@ def test_a_prepared_data_set_is_read_by_its_counts() -> None:
     ds = wds.IndexedDataset(home / ".nv-meta/.info.json", cache_dir="")
     assert len(ds) == 12
     assert as_pairs(ds) == [sample for name in NAMES for sample in streamed(home / name)]
+
+
+@pytest.mark.parametrize("name", ["", "/", "/.nv-meta", "/.nv-meta/.info.json", "/.nv-meta/split.yaml"])
+def test_a_part_of_a_prepared_data_set(name: str) -> None:
+    """`split=` gives the shards that split.yaml names, in its order, whatever file of the set the program names."""
+    home = foreign_data() / "energon"
+    parts = yaml.safe_load((home / ".nv-meta/split.yaml").read_text())["split_parts"]
+    assert sorted(parts) == ["test", "train", "val"]
+    for part, names in parts.items():
+        ds = wds.IndexedDataset(f"{home}{name}", split=part, cache_dir="")
+        assert as_pairs(ds) == [sample for shard in names for sample in streamed(home / shard)]
+    if "split" not in name:
+        assert len(wds.IndexedDataset(f"{home}{name}")) == 12
+
+
+def write_split(folder: Path, split: Any, name: str = "split.yaml") -> None:
+    """A file of parts, as users write it."""
+    (folder / ".nv-meta" / name).write_text(split if isinstance(split, str) else json.dumps(split))
+
+
+def test_parts_with_braces_and_what_is_excluded(folder: Path) -> None:
+    """Names and exclusions have braces; shards and samples that are excluded are left out, and nothing else."""
+    prepare_energon(folder, NAMES)
+    write_split(
+        folder,
+        {
+            "split_parts": {"train": ["shards/amber-00{0..2}.tar"], "val": ["shards/amber-{002,000}.tar"]},
+            "exclude": ["shards/amber-001.tar", "shards/amber-000.tar/pebble000{1,3}", "shards/amber-002.tar/absent"],
+        },
+    )
+    kept = {"pebble0000", "pebble0002"}
+    first, last = (streamed(folder / NAMES[i]) for i in (0, 2))
+    first = [sample for sample in first if sample[0] in kept]
+    train, val = (wds.IndexedDataset(folder, split=part) for part in ("train", "val"))
+    assert as_pairs(train) == as_pairs(train[i] for i in range(len(train))) == first + last
+    assert as_pairs(val) == last + first
+    assert train[1:]["pebble0002"]["__key__"] == "pebble0002"
+    with pytest.raises(KeyError):
+        train["pebble0001"]
+    (folder / ".nv-meta/split.yaml").unlink()
+    write_split(folder, {"split_parts": {"all": NAMES}}, "split.json")
+    assert len(wds.IndexedDataset(folder, split="all")) == 12
+
+
+def test_a_prepared_data_set_on_a_server(folder: Path, nginx: Nginx) -> None:
+    """Its folder may be a url; shards lie below that, and are read with Energon's offsets."""
+    prepare_energon(folder, NAMES, {"train": NAMES[1:], "val": NAMES[:1]})
+    home = shutil.copytree(folder, nginx.folder / "prepared")
+    ds = wds.IndexedDataset(nginx.url("prepared"), split="val", cache_dir="")
+    assert as_pairs(ds) == streamed(home / NAMES[0])
+    write_split(home, {"split_parts": {"val": ["/etc/passwd"]}})
+    info = json.loads((home / ".nv-meta/.info.json").read_text())
+    (home / ".nv-meta/.info.json").write_text(json.dumps({"shard_counts": info["shard_counts"] | {"/etc/passwd": 1}}))
+    with pytest.raises(ShardListError, match="names no local files"):
+        wds.IndexedDataset(nginx.url("prepared"), split="val")
+
+
+def test_what_is_wrong_with_a_prepared_data_set_is_told(folder: Path) -> None:
+    """A part that is not there, files that are none, a shard without a count: an error with file and field."""
+    with pytest.raises(NotFoundError, match=r"nv-meta: no \.info\.json: the folder was not prepared by Energon"):
+        wds.IndexedDataset(folder, split="train")
+    prepare_energon(folder, NAMES)
+    for split, message in {
+        "]": r"split\.yaml: cannot be read as YAML",
+        "[]": r"split\.yaml: it must be a mapping, got list",
+        "{}": r"split\.yaml: split_parts: there is no part 'train'",
+        "split_parts: {val: []}": r"split\.yaml: split_parts: there is no part 'train', only val",
+        "split_parts: {train: 7}": r"split\.yaml: split_parts: train: must be a list of names, got 7",
+        "split_parts: {train: [x.tar]}": r"train: x\.tar is not in .*\.info\.json: shard_counts",
+        "split_parts: {train: []}": r"split\.yaml: split_parts: train: there are no shards",
+        "{split_parts: {train: [shards/amber-000.tar]}, exclude: 1}": r"split\.yaml: exclude: must be a list of names",
+    }.items():
+        write_split(folder, split)
+        with pytest.raises(ValueError, match=message):
+            wds.IndexedDataset(folder, split="train")
+    with pytest.raises(ShardListError, match="split='train' is for the folder of a set prepared by Energon"):
+        wds.IndexedDataset([{"url": "a.tar"}], split="train")
+    for info, message in {
+        "{": r"info\.json: cannot be read as JSON",
+        "{}": r"info\.json: shard_counts must be counts by shard",
+        '{"shard_counts": {"a.tar": "3"}}': r"info\.json: shard_counts: a\.tar: nsamples must be a number of samples",
+    }.items():
+        (folder / ".nv-meta/.info.json").write_text(info)
+        with pytest.raises(ShardListError, match=message):
+            wds.IndexedDataset(folder)
+    (folder / ".nv-meta/.info.json").write_text(json.dumps({"shard_counts": {NAMES[0]: 5}}))
+    with pytest.raises(StaleIndexError, match=r"shard_counts: shards/amber-000\.tar says nsamples 5, the shard has 4"):
+        wds.IndexedDataset(folder)[0]
+
+
+def test_the_database_is_an_index(folder: Path) -> None:
+    """Without any other index, keys, members and samples come from index.sqlite; no sample is read for a key."""
+    prepare_energon(folder, NAMES)
+    for name in NAMES:
+        (folder / f"{name}.idx").unlink()
+    ds = wds.IndexedDataset(folder, cache_dir="")
+    assert ds.all_keys() == [key for name in NAMES for key, _ in streamed(folder / name)]
+    assert ds["pebble0002"] == ds[2]
+    assert ds._open[0].index.told is not None
+    assert as_pairs(ds) == [sample for name in NAMES for sample in streamed(folder / name)]
+
+
+def change_database(folder: Path, change: str) -> None:
+    """Run a command of SQL."""
+    with contextlib.closing(sqlite3.connect(folder / ".nv-meta/index.sqlite")) as database:
+        database.execute(change)
+        database.commit()
+
+
+def test_a_key_that_only_the_database_has_leads_to_no_sample(folder: Path) -> None:
+    """A wrong key in index.sqlite is an error when its sample is read; the others are as they are."""
+    prepare_energon(folder, NAMES)
+    change_database(folder, "UPDATE samples SET sample_key = 'other' WHERE sample_key = 'pebble0001'")
+    ds = wds.IndexedDataset(folder, cache_dir="")
+    with pytest.raises(StaleIndexError, match=r"the index has the key 'other', the shard 'pebble0001'"):
+        ds["other"]
+    with pytest.raises(KeyError):
+        ds["pebble0001"]
+    assert as_pairs(ds[2:]) == [sample for name in NAMES for sample in streamed(folder / name)][2:]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP TABLE sample_parts",
+        "UPDATE samples SET byte_offset = byte_offset + 512 WHERE sample_index = 2",
+        "UPDATE samples SET byte_offset = byte_offset + 1024, byte_size = byte_size - 1024 WHERE sample_index = 2",
+        "UPDATE samples SET byte_size = 1 WHERE sample_index = 3",
+        "UPDATE samples SET sample_index = 9 WHERE sample_index = 2",
+        "UPDATE samples SET tar_file_id = 1 - tar_file_id WHERE tar_file_id < 2",
+        "UPDATE samples SET byte_offset = 'x' WHERE sample_index = 2",
+        "UPDATE sample_parts SET content_byte_offset = content_byte_offset + 512 WHERE part_name = 'json'",
+        "UPDATE sample_parts SET content_byte_size = 3 WHERE part_name = 'json'",
+        "UPDATE sample_parts SET part_name = 'txt' WHERE part_name = 'json'",
+        "UPDATE sample_parts SET sample_index = 17 WHERE part_name = 'json'",
+        "DELETE FROM sample_parts WHERE sample_index = 2",
+        "DELETE FROM samples",
+        "garbage",
+        "cut",
+    ],
+)
+def test_a_database_that_does_not_fit_gives_no_wrong_sample(
+    change: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is wrong in index.sqlite, the samples are those of the shards, and the log says what was not used."""
+    prepare_energon(folder, NAMES)
+    path = folder / ".nv-meta/index.sqlite"
+    if change in ("garbage", "cut"):
+        data = path.read_bytes()
+        path.write_bytes(data[:5000] if change == "cut" else b"no database" + data[11:])
+    else:
+        change_database(folder, change)
+    ds = wds.IndexedDataset(folder, cache_dir="")
+    expected = [sample for name in NAMES for sample in streamed(folder / name)]
+    assert as_pairs(ds[i] for i in range(len(ds))) == expected
+    assert as_pairs(ds) == expected
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert lines
+    assert all("not used as the index" in line or "its headers were read instead" in line for line in lines)
 
 
 def test_preparing_again_replaces_the_index_and_keeps_the_users_file(folder: Path) -> None:

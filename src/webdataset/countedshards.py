@@ -105,8 +105,8 @@ def shards_of_index(
     """
     where = public_url(path)
     if isinstance(index, dict) and isinstance(index.get("shard_counts"), dict):  # Energon's .nv-meta/.info.json
-        shards = [{"url": url, "nsamples": count} for url, count in index["shard_counts"].items()]
-        index = {"shardlist": shards, "base": ".."}
+        yield from _shards_of_counts(index["shard_counts"], path, allow_pipe)
+        return
     if not isinstance(index, dict) or not ("shardlist" in index or "datasets" in index):
         raise ShardListError(f"{where}: an index has the key shardlist or datasets")
     elsewhere = path if is_elsewhere(path) else None
@@ -125,6 +125,17 @@ def shards_of_index(
             yield from _shards_of_json(further, options, allow_pipe, nested=True)
         else:
             yield from _shards_of_list(part, _base(part, base, place), place, allow_pipe, elsewhere)
+
+
+def _shards_of_counts(counts: dict[Any, Any], path: str, allow_pipe: bool | None) -> Iterator[CountedShard]:
+    """The shards that Energon counted; they lie below the folder above that of its file."""
+    elsewhere = path if is_elsewhere(path) else None
+    base = _joined("" if elsewhere else posixpath.dirname(path), "..")
+    for url, count in counts.items():
+        place = f"{public_url(path)}: shard_counts: {public_url(str(url))}"
+        shard = _shard({"url": url, "nsamples": count}, place, base, elsewhere)
+        refuse_pipes([shard.url], place, allow_pipe)
+        yield shard
 
 
 def _shards_of_list(

@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import operator
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, overload
@@ -23,17 +21,15 @@ from . import cache, filters
 from ._closing import close_source
 from ._types import Alternatives, FieldDecoder, Handler, Sample
 from .cache import FileCache
-from .countedshards import CountedShard, check_count, counted_shards
+from .countedshards import counted_shards
+from .energonsets import prepared_set
 from .errors import SampleError
 from .handlers import reraise_exception
+from .openshards import OPEN_SHARDS, OpenShards, read_together
 from .sampleindex import Integers
-from .shardindex import find_index, index_folder
-from .shardopening import open_shard
-from .shardsamples import ShardSamples
-from .spans import Pieces, Span, join_spans
+from .shardindex import index_folder
 from .storage.options import storage_options as options_of
 
-OPEN_SHARDS = 64
 AT_ONCE = 16
 """So many requests are under way together."""
 IN_ORDER = 32
@@ -47,8 +43,11 @@ class IndexedDataset:
     them. torch's samplers and DataLoader take it as it is.
 
     Args:
-        urls: a pattern, a list of urls, the path or url of a wids JSON, or a list of `{"url", "nsamples"}`.
+        urls: a pattern, a list of urls, the path or url of a wids JSON, a list of `{"url", "nsamples"}`, or the folder
+            of a data set prepared by Megatron-Energon.
         fields: keep only these fields; the bytes of others are not read.
+        split: of a data set prepared by Megatron-Energon, the part: "train", "val", "test", as its `split.yaml` says;
+            `urls` is then its folder. Samples that are excluded there are left out. None: all of its shards.
         handler: asked when a shard cannot be read whole, or a sample has a field twice; true: the rest counts.
         cache_dir: folder for indexes (below `index/`) and for plain copies of compressed shards; None: WDS_CACHE, else
             the user's cache; "": none, indexes are kept in memory.
@@ -70,6 +69,7 @@ class IndexedDataset:
         urls: Any,
         fields: Collection[str] | None = None,
         *,
+        split: str | None = None,
         handler: Handler = reraise_exception,
         cache_dir: Any = None,
         sidecars: bool = True,
@@ -86,16 +86,28 @@ class IndexedDataset:
         self.sidecars = sidecars
         self.storage_options = options_of(storage_options)
         self.shard_cache = _shard_cache(self, cache_size) if cache_shards else None
-        self.shards = counted_shards(urls, self.storage_options, allow_pipe)
+        prepared = prepared_set(urls, split, self.storage_options, allow_pipe)
+        self.shards = counted_shards(urls, self.storage_options, allow_pipe) if prepared is None else prepared.shards
         self._stages: tuple[Any, ...] = ()
         self._picked: Integers | None = None
-        self._open = _OpenShards(self)
+        self._open = OpenShards(
+            self.shards,
+            self.fields,
+            cache_dir,
+            prepared,
+            self.shard_cache,
+            handler=handler,
+            sidecars=sidecars,
+            storage_options=self.storage_options,
+        )
         counts = [shard.nsamples for shard in self.shards]
         unknown = [number for number, count in enumerate(counts) if count is None]
         with ThreadPoolExecutor(min(AT_ONCE, len(unknown) or 1)) as pool:
             for number, count in zip(unknown, pool.map(self._count, unknown), strict=True):
                 counts[number] = count
         self._ends: Integers = np.cumsum(np.array(counts, np.int64))
+        if prepared is not None and prepared.excluded:
+            self._picked = self._all_but(prepared.excluded)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self._picked is None else len(self._picked)
@@ -159,7 +171,7 @@ class IndexedDataset:
 
     def all_keys(self) -> list[str]:
         """The keys of all samples, in order, read from the indexes."""
-        keys = self._open.all_keys()
+        keys = [key for each in self._open.all_keys() for key in each]
         return keys if self._picked is None else [keys[number] for number in self._picked.tolist()]
 
     def subset(self, indices: Iterable[int] | range) -> Self:
@@ -209,6 +221,15 @@ class IndexedDataset:
         """Close the shards that are open; they are opened again when they are needed."""
         self._open.close()
 
+    def _all_but(self, excluded: set[tuple[int, str]]) -> Integers:
+        """The numbers of all samples but those with these numbers of their shard, and keys."""
+        left_out = []
+        for shard in sorted({number for number, _ in excluded}):
+            begin = int(self._ends[shard - 1]) if shard else 0
+            keys = enumerate(self._open.members(shard).all_keys(), begin)
+            left_out += [number for number, key in keys if (shard, key) in excluded]
+        return np.delete(np.arange(len(self)), left_out)
+
     def _copy(self, **changes: Any) -> Self:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, **changes)
@@ -256,105 +277,8 @@ class IndexedDataset:
         wanted = [(number, i) for number, numbers in inside.items() for i in numbers]
         if len(wanted) > 1 and any(samples.shard.is_remote for samples in opened.values()):
             with ThreadPoolExecutor(min(AT_ONCE, len(wanted))) as pool:
-                return _read_together(opened, wanted, pool.map)
-        return _read_together(opened, wanted, map)
-
-
-class _OpenShards:
-    """Shards of a data set by number, opened when they are asked for; a copy in another process opens its own."""
-
-    def __init__(self, dataset: IndexedDataset) -> None:
-        self._shards: Sequence[CountedShard] = dataset.shards
-        self._options: dict[str, Any] = {"handler": dataset.handler, "storage_options": dataset.storage_options}
-        self._sidecars = dataset.sidecars
-        self._fields = dataset.fields
-        self._folder = index_folder(dataset.cache_dir)
-        self._shard_cache = dataset.shard_cache
-        self._clear()
-
-    def _clear(self) -> None:
-        self._lock = threading.RLock()
-        self._opened: OrderedDict[int, ShardSamples] = OrderedDict()
-        self._numbers: dict[str, int | list[int]] | None = None
-
-    def __getitem__(self, number: int) -> ShardSamples:
-        with self._lock:
-            samples = self._opened.get(number)
-            if samples is not None:
-                self._opened.move_to_end(number)
-                return samples
-        samples = self._opening(number)
-        with self._lock:
-            self._opened[number] = samples
-            if len(self._opened) > OPEN_SHARDS:
-                self._opened.popitem(last=False)  # whoever still reads it keeps it open
-        return samples
-
-    def _opening(self, number: int, sidecars: bool = True) -> ShardSamples:
-        listed = self._shards[number]
-        shard = open_shard(listed.url, self._folder, self._options["storage_options"], self._shard_cache)
-        try:
-            index = find_index(shard, folder=self._folder, sidecars=sidecars and self._sidecars, **self._options)
-            check_count(listed, len(index))
-        except BaseException:
-            shard.close()
-            raise
-        return ShardSamples(shard, index, self._fields)
-
-    def all_keys(self) -> list[str]:
-        """The keys of all samples, in order."""
-        keys: list[str] = []
-        for number in range(len(self._shards)):
-            samples = self[number]
-            if samples.index.members is None:
-                samples = self._opening(number, sidecars=False)
-            assert samples.index.members is not None
-            keys += samples.index.members.all_keys()
-        return keys
-
-    def numbers_of(self, key: str) -> list[int]:
-        """The numbers of the samples with this key."""
-        if self._numbers is None:
-            numbers: dict[str, int | list[int]] = {}
-            for number, name in enumerate(self.all_keys()):
-                before = numbers.setdefault(name, number)
-                if before != number:
-                    numbers[name] = [*(before if isinstance(before, list) else [before]), number]
-            self._numbers = numbers
-        found = self._numbers.get(key, [])
-        return found if isinstance(found, list) else [found]
-
-    def close(self) -> None:
-        """Close all."""
-        with self._lock:
-            while self._opened:
-                self._opened.popitem()[1].close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        left = ("_lock", "_opened", "_numbers")
-        return {name: value for name, value in self.__dict__.items() if name not in left}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._clear()
-
-
-def _read_together(
-    opened: dict[int, ShardSamples], wanted: list[tuple[int, int]], each: Callable[..., Iterable[Any]]
-) -> dict[tuple[int, int], Sample]:
-    """The samples (number of the shard, number in it); `each` is `map`, or one that does several at a time."""
-    spans: list[tuple[int, Span]] = []
-    for number, samples in opened.items():
-        own = [span for shard, i in wanted if shard == number for span in samples.spans(i)]
-        spans += [(number, span) for span in join_spans(own, samples.gap)]
-    data = list(each(lambda place: opened[place[0]].shard.read(*place[1]), spans))
-    read: dict[int, tuple[list[Span], list[bytes]]] = {number: ([], []) for number in opened}
-    for (number, span), piece in zip(spans, data, strict=True):
-        read[number][0].append(span)
-        read[number][1].append(piece)
-    pieces = {number: Pieces(*what) for number, what in read.items()}
-    found = each(lambda place: opened[place[0]].build(place[1], pieces[place[0]]), wanted)
-    return dict(zip(wanted, found, strict=True))
+                return read_together(opened, wanted, pool.map)
+        return read_together(opened, wanted, map)
 
 
 def _shard_cache(dataset: IndexedDataset, size: float | None) -> FileCache:

@@ -75,7 +75,19 @@ def parse_dali(data: bytes) -> SampleIndex:
             raise StaleIndexError(f"line {number + 2} of the index has a field twice: {line[:60]!r}")
         offsets.append(behind)
         told.add(key, rows)
-    return _checked(np.array(offsets, np.int64), told.members())
+    return told_index(offsets, told)
+
+
+def told_index(offsets: list[int], told: ToldMembers) -> SampleIndex:
+    """The index of samples that begin at these bytes, the last one being where the last of them ends.
+
+    Raises:
+        StaleIndexError: this cannot be.
+    """
+    try:
+        return _checked(np.array(offsets, np.int64), told.members())
+    except OverflowError:
+        raise StaleIndexError("a number is larger than that of any byte") from None
 
 
 def format_dali(index: SampleIndex) -> bytes:
@@ -160,16 +172,9 @@ class ToldMembers:
         self._keys.append((key or "").encode("utf-8", "surrogateescape"))
 
     def members(self) -> Members:
-        """All of them; without keys where one is not known.
-
-        Raises:
-            StaleIndexError: a number is larger than that of any byte.
-        """
+        """All of them; without keys where one is not known. OverflowError where a number is larger than any file."""
         keys = self._keys if all(self._keys) else [b""] * len(self._keys)
-        try:
-            codes, starts, sizes = np.array(self._rows, np.int64).reshape(-1, 3).T
-        except OverflowError:
-            raise StaleIndexError("a number is larger than any file") from None
+        codes, starts, sizes = np.array(self._rows, np.int64).reshape(-1, 3).T
         return Members(
             first=np.cumsum(self._counts),
             starts=starts,

@@ -31,6 +31,8 @@ from .tariterators import locate_shard
 
 logger = logging.getLogger(__name__)
 
+Told = tuple[str, Callable[[ShardBytes], SampleIndex | None]]
+
 PROBES = 8
 """So many samples of a sidecar are looked up in the shard before it is believed."""
 
@@ -54,6 +56,7 @@ def find_index(
     folder: str | None = None,
     handler: Handler = reraise_exception,
     sidecars: bool = True,
+    told: Told | None = None,
     storage_options: Any = None,
 ) -> SampleIndex:
     """The index of an open shard.
@@ -62,11 +65,13 @@ def find_index(
         folder: where indexes are cached, None: nowhere. See `index_folder`.
         handler: asked when the shard is damaged, or a sample has a field twice; true: the rest is indexed.
         sidecars: whether files beside the shard are looked for.
+        told: another place where the index may be, looked at before those: its name, and a function of the shard that
+            gives the index there, None where there is none, or raises StaleIndexError.
 
     Raises:
         DataError: the shard cannot be read, or what the handler lets pass.
     """
-    found = known_index(shard, folder=folder, sidecars=sidecars, storage_options=storage_options)
+    found = known_index(shard, folder=folder, sidecars=sidecars, told=told, storage_options=storage_options)
     if found is not None:
         return found
     doubtful = shard.doubtful
@@ -78,16 +83,21 @@ def find_index(
 
 
 def known_index(
-    shard: ShardBytes, *, folder: str | None = None, sidecars: bool = True, storage_options: Any = None
+    shard: ShardBytes,
+    *,
+    folder: str | None = None,
+    sidecars: bool = True,
+    told: Told | None = None,
+    storage_options: Any = None,
 ) -> SampleIndex | None:
-    """The index of an open shard that is cached or lies beside it, and fits; None where one must be made."""
+    """The index of an open shard that is cached or that others left, and fits; None where one must be made."""
     found = None if folder is None else _cached(note_path(folder, shard.url, ".index"), shard)
-    if sidecars and found is None:
-        for name, parse in ((energon_name(shard.url), parse_offsets), (dali_name(shard.url), parse_dali)):
-            found = None if name is None else _sidecar(name, parse, shard, storage_options)
-            if found is not None:
-                break
-    return found
+    if found is not None or not sidecars:
+        return found
+    beside = [(energon_name(shard.url), parse_offsets), (dali_name(shard.url), parse_dali)]
+    readers = [] if told is None else [told]
+    readers += [(name, _reader_of(name, parse, storage_options)) for name, parse in beside if name is not None]
+    return next((index for name, read in readers if (index := _sidecar(name, read, shard)) is not None), None)
 
 
 def scan_shard(shard: ShardBytes, handler: Handler = reraise_exception, *, lcase: bool = True) -> SampleIndex:
@@ -200,26 +210,35 @@ def _cached(path: str, shard: ShardBytes) -> SampleIndex | None:
         return None
 
 
-def _sidecar(name: str, parse: Any, shard: ShardBytes, options: Any) -> SampleIndex | None:
-    """The index in a file beside the shard, None where there is none that fits."""
+def _sidecar(name: str, read: Callable[[ShardBytes], SampleIndex | None], shard: ShardBytes) -> SampleIndex | None:
+    """The index in a file of somebody else, None where there is none that fits."""
     try:
-        path = local.local_path(name)
-        if path is not None:
-            with open(path, "rb", buffering=0) as file:
-                older = os.fstat(file.fileno()).st_mtime_ns < (shard.version.mtime_ns or 0)
-                data = file.read()
-        else:
-            older = False
-            with contextlib.closing(places.open_read(name, options)) as stream:
-                data = stream.read()
-    except (OSError, DataError):
-        return None
-    try:
-        if older:
-            raise StaleIndexError("it is older than the shard")
-        index: SampleIndex = parse(data)
-        check_fit(index, shard)
+        index = read(shard)
+        if index is not None:
+            check_fit(index, shard)
     except DataError as exn:
         logger.warning("%s: not used as the index of the shard: %s", printable(public_url(name)), exn.message)
         return None
     return index
+
+
+def _reader_of(name: str, parse: Callable[[bytes], SampleIndex], options: Any) -> Callable[[ShardBytes], Any]:
+    """A function that reads the index in a file beside the shard."""
+
+    def read(shard: ShardBytes) -> SampleIndex | None:
+        older, path = False, local.local_path(name)
+        try:
+            if path is not None:
+                with open(path, "rb", buffering=0) as file:
+                    older = os.fstat(file.fileno()).st_mtime_ns < (shard.version.mtime_ns or 0)
+                    data = file.read()
+            else:
+                with contextlib.closing(places.open_read(name, options)) as stream:
+                    data = stream.read()
+        except (OSError, DataError):
+            return None
+        if older:
+            raise StaleIndexError("it is older than the shard")
+        return parse(data)
+
+    return read

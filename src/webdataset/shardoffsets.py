@@ -4,9 +4,7 @@ A sidecar cannot say what shard it is of, so it is believed nothing: a sample is
 members beside it are looked at. It must be exactly one sample, the members before it must end where it begins and
 have another key, as must the one behind it. Headers that did not come with the sample are read alone; what was found
 out once about a place is not read again.
-
-Where the index also tells members, they must be the same. One that tells keys too would have to tell wrong ones for two
-samples that fit each other; there, one read of a remote shard is enough.
+Where the index also tells keys and members, they must be the same.
 """
 
 from __future__ import annotations
@@ -38,7 +36,6 @@ class ShardOffsets:
         self.shard = shard
         self.index = index
         self._begins: set[int] = set()  # numbers of samples that are known to begin where the index says
-        self._keys = index.told if index.told is not None and index.told.keys and shard.is_remote else None
         self._behind = BLOCK
         self._probe = BLOCK
 
@@ -46,7 +43,7 @@ class ShardOffsets:
         """What should be read for sample `i`: the sample, and what is likely to tell of its neighbours."""
         start, stop = self.index.offsets[i : i + 2].tolist()
         size = self.shard.size or stop
-        if i not in self._begins and self._keys is None:
+        if i not in self._begins:
             before = self._before(i)
             if start - before <= SMALL:
                 start = before
@@ -76,7 +73,7 @@ class ShardOffsets:
                 self._check_before(i, key, begin + int(found.offsets[0]), pieces)
                 self._begins.add(i)
             if i + 1 not in self._begins:
-                self._check_behind(i, key, end, pieces)
+                self._check_behind(key, end, pieces)
                 if i + 1 < len(self.index):
                     self._begins.add(i + 1)
         except DataError as exn:
@@ -111,8 +108,6 @@ class ShardOffsets:
 
     def _check_before(self, i: int, key: str, begin: int, pieces: Pieces) -> None:
         """The members from the sample before on end where this one begins, and the last of them has another key."""
-        if i and self._keys is not None and self._keys.key(i - 1) != key:
-            return
         last = None
         for name, start, end in self._walk(self._before(i), pieces):
             if start >= begin:
@@ -126,10 +121,8 @@ class ShardOffsets:
             last = name or last
         raise StaleIndexError("it begins inside of another member")
 
-    def _check_behind(self, i: int, key: str, end: int, pieces: Pieces) -> None:
+    def _check_behind(self, key: str, end: int, pieces: Pieces) -> None:
         """The next member that belongs to a sample has another key."""
-        if self._keys is not None and i + 1 < len(self.index) and self._keys.key(i + 1) != key:
-            return
         behind = next((name for name, _, _ in self._walk(end, pieces, behind=True) if name is not None), None)
         if behind == key:
             raise StaleIndexError("the sample goes on beyond what the index says")

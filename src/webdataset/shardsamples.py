@@ -138,12 +138,14 @@ class ShardSamples:
         self.index = found
 
     def _agrees_in_number(self) -> bool:
-        """Whether the shard has as many samples as its index says, which is then replaced by one that fits."""
+        """Whether the shard has the samples that its index counts and names; that is then replaced."""
         try:
             found = self._scanned()
         except DataError:
             return False
-        if len(found) != len(self.index):
+        told = self.index.told
+        assert found.members is not None
+        if len(found) != len(self.index) or (told is not None and told.keys not in (b"", found.members.keys)):
             return False
         self.index = found
         return True

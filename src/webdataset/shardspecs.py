@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ._arguments import shown
+from ._optional import require
 from ._torchdata import TorchIterable
 from .braces import braceexpand
 from .errors import EmptyDatasetError, NotFoundError, SecurityError, ShardListError, printable, public_url
@@ -151,29 +152,41 @@ class MultiShardSample(TorchIterable):
 
 def read_spec(path: Any, options: StorageOptions | None = None) -> dict[str, Any]:
     """The mapping in a YAML or JSON file, wherever it is; plain values only, never objects."""
+    return read_mapping(path, options, "spec", "a spec is a mapping with the key datasets")
+
+
+def read_mapping(
+    path: Any, options: StorageOptions | None = None, what: str = "file", expected: str = "it must be a mapping"
+) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file, wherever it is; plain values only, never objects.
+
+    Raises:
+        NotFoundError: there is no such file.
+        ShardListError: it is neither, or no mapping. `what` and `expected` are words for the messages.
+    """
     url = os.fspath(path)
     name, is_json = public_url(url), without_query(url).endswith(".json")
     if not is_elsewhere(url):
         refuse_if_secure(f"{name}: specs are local files, which are not read while enforce_security is set")
         if not os.path.exists(local_path(url) or url):
-            raise NotFoundError("no such spec", url=name)
+            raise NotFoundError(f"no such {what}", url=name)
     data = read_shard_file(url, options)
     try:
         text = data.decode("utf-8-sig")
-        if is_json:
-            spec = json.loads(text)
-        else:
-            import yaml
-
-            try:
-                spec = yaml.safe_load(text)
-            except yaml.YAMLError as exn:
-                raise ValueError(" ".join(str(exn).split())) from None
+        mapping = json.loads(text) if is_json else _parse_yaml(text)
     except ValueError as exn:
         raise ShardListError(f"{name}: cannot be read as {'JSON' if is_json else 'YAML'}: {exn}") from exn
-    if not isinstance(spec, dict):
-        raise ShardListError(f"{name}: a spec is a mapping with the key datasets, got {type(spec).__name__}")
-    return spec
+    if not isinstance(mapping, dict):
+        raise ShardListError(f"{name}: {expected}, got {type(mapping).__name__}")
+    return mapping
+
+
+def _parse_yaml(text: str) -> Any:
+    yaml = require("yaml", "pyyaml", "reading YAML")
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as exn:
+        raise ValueError(" ".join(str(exn).split())) from None
 
 
 def expand(s: str) -> str:

@@ -1,0 +1,146 @@
+"""Shards of a data set by number -> their samples and indexes, opened when they are asked for; pickled, the names only.
+
+At most OPEN_SHARDS are kept open. A copy in another process opens its own. What is asked about keys and members is read
+from indexes, never from samples.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from ._types import Sample
+from .cache import FileCache
+from .countedshards import CountedShard, check_count
+from .energonsets import PreparedSet
+from .keynumbers import KeyNumbers
+from .sampleindex import Members, SampleIndex
+from .shardindex import find_index, index_folder
+from .shardopening import open_shard
+from .shardsamples import ShardSamples
+from .spans import Pieces, Span, join_spans
+
+OPEN_SHARDS = 64
+
+
+class OpenShards:
+    """See the module.
+
+    Args:
+        shards: which there are.
+        fields: as `ShardSamples` has it.
+        cache_dir: as `IndexedDataset` has it.
+        shard_cache: the cache through which remote shards are read, if they are.
+        prepared: the data set of Megatron-Energon whose shards these are, if they are of one.
+        options: of `find_index`: `handler`, `sidecars`, `storage_options`.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[CountedShard],
+        fields: frozenset[str] | None,
+        cache_dir: Any,
+        prepared: PreparedSet | None,
+        shard_cache: FileCache | None,
+        **options: Any,
+    ) -> None:
+        self._shards = shards
+        self._fields = fields
+        self._prepared = prepared
+        self._shard_cache = shard_cache
+        self._options = options
+        self._folder = index_folder(cache_dir)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._lock = threading.RLock()
+        self._opened: OrderedDict[int, ShardSamples] = OrderedDict()
+        self._numbers: KeyNumbers | None = None
+
+    def __getitem__(self, number: int) -> ShardSamples:
+        with self._lock:
+            samples = self._opened.get(number)
+            if samples is not None:
+                self._opened.move_to_end(number)
+                return samples
+        samples = self._opening(number)
+        with self._lock:
+            self._opened[number] = samples
+            if len(self._opened) > OPEN_SHARDS:
+                self._opened.popitem(last=False)  # whoever still reads it keeps it open
+        return samples
+
+    def _opening(self, number: int, **options: Any) -> ShardSamples:
+        listed = self._shards[number]
+        shard = open_shard(listed.url, self._folder, self._options["storage_options"], self._shard_cache)
+        try:
+            index = find_index(shard, folder=self._folder, told=self._told(number), **(self._options | options))
+            check_count(listed, len(index))
+        except BaseException:
+            shard.close()
+            raise
+        return ShardSamples(shard, index, self._fields)
+
+    def _told(self, number: int) -> Any:
+        prepared = self._prepared
+        if prepared is None:
+            return None
+        return prepared.database, lambda shard: prepared.read_index(number, shard)
+
+    def members(self, number: int) -> Members:
+        """Keys and members of the samples of a shard, of which an index tells; where none does, headers are read."""
+        index: SampleIndex = self[number].index
+        if index.members is not None:
+            return index.members
+        if index.told is not None and index.told.keys:
+            return index.told
+        samples = self._opening(number, sidecars=False)
+        samples.close()
+        assert samples.index.members is not None
+        return samples.index.members
+
+    def all_keys(self) -> Iterator[list[str]]:
+        """The keys of the samples of each shard, in order."""
+        return (self.members(number).all_keys() for number in range(len(self._shards)))
+
+    def numbers_of(self, key: str) -> list[int]:
+        """The numbers of the samples with this key, counted over all shards."""
+        with self._lock:
+            if self._numbers is None:
+                self._numbers = KeyNumbers(self.all_keys())
+            numbers = self._numbers
+        return [number for shard, i, number in numbers.places(key) if self.members(shard).key(i) == key]
+
+    def close(self) -> None:
+        """Close all."""
+        with self._lock:
+            while self._opened:
+                self._opened.popitem()[1].close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        left = ("_lock", "_opened", "_numbers")
+        return {name: value for name, value in self.__dict__.items() if name not in left}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._clear()
+
+
+def read_together(
+    opened: dict[int, ShardSamples], wanted: list[tuple[int, int]], each: Callable[..., Iterable[Any]]
+) -> dict[tuple[int, int], Sample]:
+    """The samples (number of the shard, number in it); `each` is `map`, or one that does several at a time."""
+    spans: list[tuple[int, Span]] = []
+    for number, samples in opened.items():
+        own = [span for shard, i in wanted if shard == number for span in samples.spans(i)]
+        spans += [(number, span) for span in join_spans(own, samples.gap)]
+    data = list(each(lambda place: opened[place[0]].shard.read(*place[1]), spans))
+    read: dict[int, tuple[list[Span], list[bytes]]] = {number: ([], []) for number in opened}
+    for (number, span), piece in zip(spans, data, strict=True):
+        read[number][0].append(span)
+        read[number][1].append(piece)
+    pieces = {number: Pieces(*what) for number, what in read.items()}
+    found = each(lambda place: opened[place[0]].build(place[1], pieces[place[0]]), wanted)
+    return dict(zip(wanted, found, strict=True))
