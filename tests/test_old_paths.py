@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import importlib
+import io
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import torch.utils.data
 
 import webdataset as wds
+from helpers import write_shards
 
-MODULES = [
-    "autodecode",
-    "bench",
-    "cache",
-    "cborsiterators",
-    "compat",
-    "downloader",
-    "extradatasets",
-    "filters",
-    "gopen",
-    "handlers",
-    "mix",
-    "multi",
-    "pipeline",
-    "pytorch",
-    "shardlists",
-    "tariterators",
-    "tenbin",
-    "typecheck",
-    "utils",
-    "writer",
-]
+RELEASES = {
+    "0.1.0 to 0.1.20": "dataset webdataset io checks autodecode filters gopen tenbin writer",
+    "git of 2021": "fluid iterators mock dbcache shardcache multi workerenv bench utils tariterators",
+    "0.2.100": "autodecode bench cache cborsiterators compat downloader extradatasets filters gopen handlers mix multi "
+    "pipeline pytorch shardlists tariterators tenbin typecheck utils writer",
+    "1.0.2": "autodecode cache compat extradatasets filters gopen handlers mix multi pipeline pytorch shardlists "
+    "tariterators tenbin typecheck utils writer",
+}
+"""Release to its modules."""
+
+MODULES = sorted({name for names in RELEASES.values() for name in names.split()})
+
+WIDS = "wids wids_bench wids_cleanup wids_dir wids_dl wids_index wids_lru wids_mmtar wids_specs wids_tar"
 
 WITHOUT_TORCH = """
 import sys
@@ -53,11 +47,17 @@ def python(code: str) -> str:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_old_modules_import(name):
-    """Each module of both published versions imports, and every name of its __all__ is there."""
+    """Each module of every release imports, and every name of its __all__ is there."""
     module = importlib.import_module(f"webdataset.{name}")
     names = getattr(module, "__all__", [])
     assert len(set(names)) == len(names)
     assert [n for n in names if not hasattr(module, n)] == []
+
+
+def test_old_modules_of_wids_import():
+    """Each of the ten modules of wids imports."""
+    for name in WIDS.split():
+        assert importlib.import_module(f"wids.{name}").__name__ == f"wids.{name}"
 
 
 def test_attributes_after_a_bare_import():
@@ -134,6 +134,121 @@ except ImportError as exn:
         "[1, 2] True False",
         "DataLoader needs torch: pip install torch",
     ]
+
+
+def test_iterators_are_the_stages_as_functions(tmp_path):
+    """`iterators` has the stages of 2021, which take the data first."""
+    from webdataset import iterators
+
+    urls = write_shards(tmp_path, 2, 3)
+    samples = list(wds.WebDataset(urls, shardshuffle=False))
+    pairs = list(iterators.to_tuple(iterators.decode(samples), "txt", "cls"))
+    assert pairs[4] == ("text 4", 4)
+    assert sorted(iterators.shuffle(pairs, 3)) == pairs
+    assert [len(texts) for texts, _ in iterators.batched(pairs, 4)] == [4, 2]
+    assert iterators.getfirst(samples[0], "jpg;txt") == b"text 0"
+
+
+def test_mock_gives_torchs_classes():
+    """`mock` has torch's classes where torch is, and stand-ins where it is not."""
+    from webdataset import mock
+
+    assert mock.IterableDataset is torch.utils.data.IterableDataset
+    code = "from webdataset.mock import IterableDataset, DataLoader; print(IterableDataset.__module__)"
+    assert python(WITHOUT_TORCH + code).startswith("webdataset.")
+
+
+def test_fluid_has_the_classic_dataset():
+    """`webdataset.fluid.Dataset`, as late 0.1 releases have it."""
+    from webdataset.fluid import Dataset
+
+    assert Dataset is wds.Dataset
+
+
+def test_workerenv(monkeypatch):
+    """Who this process is, as an object, and the splitting of lists by it."""
+    from webdataset import workerenv
+
+    for name, value in (("RANK", 1), ("WORLD_SIZE", 2), ("WORKER", 2), ("NUM_WORKERS", 3)):
+        monkeypatch.setenv(name, str(value))
+    env = workerenv.get_worker_environment()
+    assert (env.rank, env.world_size, env.worker, env.nworkers) == (1, 2, 2, 3)
+    assert repr(env) == "TorchWorkerEnvironment(rank=1, world_size=2, worker=2, nworkers=3)"
+    assert env.identity == workerenv.worker_id()
+    urls = [str(n) for n in range(6)]
+    assert workerenv.split_by_node(urls) == ["1", "3", "5"]
+    assert workerenv.split_by_worker(urls) == ["2", "5"]
+    other = workerenv.WorkerEnvironment(rank=0, world_size=3, worker=0, nworkers=2)
+    assert workerenv.split_by_node(urls, other) == ["0", "3"]
+    assert workerenv.split_by_worker(urls, env=other) == ["0", "2", "4"]
+
+
+def test_cache_shards(tmp_path):
+    """Remote shards are copied once, under the names that `cache_name` gives, and read from the copies."""
+    from webdataset.shardcache import cache_shards, guess_shard, shard_uuid
+
+    (tmp_path / "shards").mkdir()
+    urls = write_shards(tmp_path / "shards", 2, 3)
+    commands = [f"pipe:echo x >> {tmp_path}/opened; cat {url}" for url in urls]
+    for name in (guess_shard, shard_uuid, guess_shard):
+        sources = ({"url": url, "stream": wds.gopen(urls[0])} for url in commands)
+        copies = cache_shards(sources, str(tmp_path / name.__name__), cache_size=1e9, cache_name=name, verbose=False)
+        samples = list(wds.tariterators.expand_and_group(copies))
+        assert [sample["__key__"] for sample in samples] == [f"{number:06d}" for number in range(6)]
+    assert (tmp_path / "opened").read_text().count("x") == 4
+    assert sorted(path.name for path in (tmp_path / "guess_shard").glob("*.tar")) == [
+        "shard-0000.tar",
+        "shard-0001.tar",
+    ]
+    assert guess_shard("pipe:curl -s http://host/a/b.tar") == "b.tar"
+    assert shard_uuid("a.tar") == "ec6b6daf-c790-3d6b-9a2a-cf3498dd3cae"
+
+
+def test_a_cache_stream_leaves_a_whole_copy_or_none(tmp_path):
+    """The copy appears when all was read; a stream that is closed before leaves nothing."""
+    from webdataset.shardcache import CacheStream
+
+    [url] = write_shards(tmp_path, 1, 30)
+    data = Path(url).read_bytes()
+    with CacheStream(tmp_path / "copy", open(url, "rb"), verbose=True) as stream:
+        assert io.BufferedReader(stream).read(1000) == data[:1000]
+    assert not (tmp_path / "copy").exists()
+    with CacheStream(tmp_path / "copy", open(url, "rb")) as stream:
+        samples = list(wds.webdataset.tariterator(stream))
+        assert len(samples) == 30
+        stream.read()
+    assert (tmp_path / "copy").read_bytes() == data
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "shard-0000.tar"]
+    with pytest.raises(ValueError, match="closed"):
+        stream.read(1)
+
+
+def test_dbcache(tmp_path, monkeypatch):
+    """The first `size` samples are kept; what is in the file is not read again, and the rest goes on behind it."""
+    from webdataset.dbcache import DBCache, get_uuid
+
+    samples = list(wds.WebDataset(write_shards(tmp_path, 2, 10), shardshuffle=False))
+    cache = DBCache(str(tmp_path / "a.db"), 15, source=samples, shuffle=False, verbose=False)
+    assert len(cache) == 15
+    assert isinstance(cache, torch.utils.data.IterableDataset)
+    first = iter(cache)
+    assert [next(first) for _ in range(4)] == samples[:4]
+    first.close()
+    reads = []
+    assert list(DBCache(tmp_path / "a.db", 15)) == samples[:4]
+    assert list(DBCache(tmp_path / "a.db", 15)(reads.append(s) or s for s in samples)) == samples[:15]
+    assert len(reads) == 15
+    assert list(DBCache(tmp_path / "a.db", 15)) == samples[:15]
+    mixed = DBCache(tmp_path / "a.db", 15, shuffle=True)
+    orders = [[s["__key__"] for s in mixed] for _ in range(2)]
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1]) == [s["__key__"] for s in samples[:15]]
+    with pytest.raises(ValueError, match="holds no sample, and there is no source"):
+        list(DBCache(tmp_path / "b.db", 5))
+    assert get_uuid("a.tar") == get_uuid(b"a.tar") == "ec6b6daf-c790-3d6b-9a2a-cf3498dd3cae"
+    monkeypatch.setenv("WDS_SECURE", "1")
+    with pytest.raises(ValueError, match="pickles"):
+        list(cache)
 
 
 def test_pytorch_weights_only_has_two_names(monkeypatch):

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import pickle
+import socket
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import zmq
 from PIL import Image
 
 import webdataset as wds
 from helpers import foreign_data, tar_bytes
-from webdataset import autodecode, checks, dataset, filters, writer
+from webdataset import autodecode, checks, dataset, filters, tenbin, writer
 from webdataset.dataset import Dataset
 from webdataset.errors import DecodingError, SecurityError
 from webdataset.io import gopen, reader, scheme_to_command
@@ -335,3 +337,59 @@ def test_shardwriter(tmp_path):
 def test_writers_of_the_package_are_those_of_the_module():
     """There is one TarWriter and one ShardWriter."""
     assert (writer.TarWriter, writer.ShardWriter) == (wds.TarWriter, wds.ShardWriter)
+
+
+ARRAYS = [np.arange(6, dtype="f4").reshape(2, 3), np.arange(3, dtype="u4")]
+
+
+def same(found: list[Any]) -> bool:
+    return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(ARRAYS, found, strict=True))
+
+
+def test_tenbin_files(tmp_path):
+    """Arrays go into files and streams, and come back, with their infos where these are asked for."""
+    path = str(tmp_path / "a.ten")
+    tenbin.save(path, *ARRAYS, infos=["a", "b"], nocheck=False)
+    assert same(tenbin.load(path))
+    arrays, infos = tenbin.load(fname=path, infos=True, nocheck=False)
+    assert same(arrays)
+    assert infos == ["a", "b"]
+    with pytest.raises(ValueError, match=r"\.ten"):
+        tenbin.save(str(tmp_path / "a.bin"), *ARRAYS)
+    tenbin.save(str(tmp_path / "a.bin"), *ARRAYS, nocheck=True)
+    assert same(tenbin.load(str(tmp_path / "a.bin"), nocheck=True))
+    stream = io.BytesIO()
+    tenbin.write(stream, ARRAYS, infos=["a", "b"])
+    tenbin.write(stream=stream, l=ARRAYS)
+    stream.seek(0)
+    first, infos = tenbin.read(stream, n=2, infos=True)
+    assert same(first)
+    assert infos == ["a", "b"]
+    assert same(tenbin.read(stream))
+
+
+def test_tenbin_over_zeromq(tmp_path):
+    """Arrays go over ZeroMQ in one part and in several."""
+    with zmq.Context() as context, context.socket(zmq.PUSH) as out, context.socket(zmq.PULL) as into:
+        out.bind(f"ipc://{tmp_path}/s")
+        into.connect(f"ipc://{tmp_path}/s")
+        tenbin.zsend_single(out, ARRAYS, infos=["a", "b"])
+        assert tenbin.zrecv_single(into, infos=True)[1] == ["a", "b"]
+        tenbin.zsend_single(out, ARRAYS)
+        assert same(tenbin.zrecv_single(into))
+        tenbin.zsend_multipart(socket=out, l=ARRAYS, infos=["a", "b"])
+        assert tenbin.zrecv_multipart(into, infos=True)[1] == ["a", "b"]
+        tenbin.zsend_multipart(out, ARRAYS)
+        assert same(tenbin.zrecv_multipart(into))
+
+
+def test_tenbin_over_packets():
+    """`sctp_send` and `sctp_recv`, here over AF_UNIX SOCK_SEQPACKET, which keeps messages apart as SCTP does."""
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with left, right:
+        tenbin.sctp_send(left, None, ARRAYS, infos=["a", "b"])
+        arrays, infos = tenbin.sctp_recv(right, infos=True, maxsize=100000)
+        assert same(arrays)
+        assert infos == ["a", "b"]
+        tenbin.sctp_send(socket=left, dest=None, l=ARRAYS)
+        assert same(tenbin.sctp_recv(socket=right))

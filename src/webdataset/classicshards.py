@@ -6,6 +6,7 @@ function that they pass as `prepare_for_worker`.
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -123,6 +124,9 @@ class _OpenWith(StreamingOpen):
         if self.verbose:
             logger.info("opening %s", public_url(url))
         opened = self.opener(url)
+        if isinstance(opened, io.TextIOBase):
+            opened.close()
+            raise OpenError('the opener gave a stream of text: let it open the shard with "rb"', url=url)
         if hasattr(opened, "read"):
             return {"stream": opened}
         if hasattr(opened, "__enter__"):

@@ -16,6 +16,7 @@ from . import filters
 from ._arguments import check_items, check_names, check_number, explained, shown
 from ._dataset_arguments import CLASSIC, FOLDER_MODES, check_arguments
 from ._empty import CheckEmpty, check_empty
+from ._lazy import names_of
 from ._optional import require as require_module
 from ._stage import FilterFunction, PipelineStage
 from ._types import Alternatives, AnyStage, FieldDecoder, Handler, Shards
@@ -351,3 +352,5 @@ def _describe(urls: Any) -> str:
 
 
 __all__ = ["FluidInterface", "FluidWrapper", "WebDataset", "WebLoader", "check_empty"]
+
+__getattr__ = names_of(__name__, Dataset="dataset")  # releases 0.1.54 to 0.1.103 have it here
