@@ -89,12 +89,12 @@ $(PUBLISHED)/.torch: $(PUBLISHED)/.made
 	$(PUBLISHED_PIP) install --constraint constraints.txt torch awscli
 	@touch $@
 
-# The last version that has wids, which needs torch.
+# The last version that has wids, which needs torch, and streams of CBOR records.
 $(WIDS)/.made: constraints.txt
 	$(PYTHON) -m venv $(WIDS)
 	$(WIDS_PIP) install --upgrade "pip>=25.1"
 	$(if $(TORCH_INDEX),$(WIDS_PIP) install --index-url $(TORCH_INDEX) --no-deps --constraint constraints.txt torch)
-	$(WIDS_PIP) install --constraint constraints.txt webdataset==0.2.100 numpy pillow torch
+	$(WIDS_PIP) install --constraint constraints.txt webdataset==0.2.100 numpy pillow torch cbor
 	@touch $@
 
 # Energon brings a webdataset of its own; nothing of this project is installed there.

@@ -14,6 +14,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,17 @@ def billion(folder: Path, shard: int) -> None:
     (folder / "shards.json").write_text(json.dumps(listed), encoding="utf-8")
 
 
+def records(folder: Path, kind: int) -> None:
+    """The samples of the first set, and 1,000 of the images, as records; the first kind is CBOR, the second MsgPack."""
+    import cbor2
+    import msgpack
+
+    dumps, extension = ((cbor2.dumps, "cbors"), (msgpack.packb, "mp"))[kind]
+    for name, samples in (("small", small_samples(range(SMALL))), ("jpg", islice(photo_samples(), 1_000))):
+        with (folder / f"{name}.{extension}").open("wb") as out:
+            out.writelines(dumps(sample) for sample in samples)
+
+
 SETS: dict[str, tuple[Callable[[Path, int], None], int]] = {
     "ustar": (ustar, 10),
     "pax": (pax, 10),
@@ -144,6 +156,7 @@ SETS: dict[str, tuple[Callable[[Path, int], None], int]] = {
     "big": (big, 4),
     "million": (million, 1),
     "sidecar": (sidecar, 10),
+    "records": (records, 2),
     "billion": (billion, 1),
 }
 

@@ -212,6 +212,18 @@ def long_list(bench: Bench, row: Row) -> Cells:
     return Cells(*cells, f"{_middle(published) / _middle(ours):.1f}x", reached)
 
 
+def against_npy(bench: Bench, row: Row) -> Cells:
+    """Microseconds to have arrays of four sizes, by numpy and by tenbin, both in this project's interpreter."""
+    theirs, ours = [], []
+    for _ in range(bench.runs):
+        theirs.append(bench.once(bench.ours, ("tensors", f"npy {row.work[1]}"))["times"])
+        ours.append(bench.once(bench.ours, ("tensors", f"ten {row.work[1]}"))["times"])
+    middles = [[median(times) for times in zip(*side, strict=True)] for side in (theirs, ours)]
+    times = min(npy / ten for npy, ten in zip(*middles, strict=True))
+    cells = [", ".join(f"{time:,.0f}" for time in side) + " µs" for side in middles]
+    return Cells(f"npy {cells[0]}", f"tenbin {cells[1]}", f"{times:.2f}x at worst", times >= row.limit)
+
+
 def _seconds(numbers: list[Numbers], field: str = "seconds") -> str:
     seconds = sorted(n[field] for n in numbers)
     return f"{median(seconds):.3f} s ({seconds[0]:.3f} to {seconds[-1]:.3f})"
@@ -248,6 +260,8 @@ ROWS = [
     Row("soon", "first image from a server of 200 KB/s", "under 1 s", soon, ("first", "{slow}/jpg"), 1),
     Row("cached", "the images through a filled cache", "+5% time", through_cache, ("cached", "{near}/jpg"), 0.05),
     Row("flat", "memory and open files after epochs 2 and 8", "flat", flat, ("epochs", "ustar"), 8),
+    Row("tenbin", "an array of 1 KiB, 32 KiB, 1 MiB, 16 MiB from bytes", "1x", against_npy, ("tensors", "bytes"), 1),
+    Row("tenbin-file", "the same from files, ±5 %", "1x", against_npy, ("tensors", "file"), 0.95),
     Row(
         "index",
         "open 10 local shards of 20,000 small samples, no index cached",
@@ -287,6 +301,11 @@ ROWS = [
         4096,
         "wids",
     ),
+    Row("records", "200,000 CBOR records of cls + 200-byte txt, a file", "5x", ratio, ("records", "small"), 5, "wids"),
+    Row("records-pipe", "the same through `pipe:cat`", "5x", ratio, ("piped", "small"), 5, "wids"),
+    Row("records-mp", "the same as MsgPack, against CBOR", "5x", ratio, ("packed_records", "small"), 5, "wids"),
+    Row("records-jpg", "1,000 CBOR records of jpg (110 KB) + json + cls", "5x", ratio, ("records", "jpg"), 5, "wids"),
+    Row("records-jpg-pipe", "the same through `pipe:cat`", "5x", ratio, ("piped", "jpg"), 5, "wids"),
     Row(
         "billion",
         "a JSON of 100,000 shards with 10^9 samples: `len` and one `ds[i]`",
@@ -298,8 +317,8 @@ ROWS = [
     ),
 ]
 REMOTE = {"http-jpg", "http-ustar", "curl", "far", "s3", "soon", "cached", "together", "sent"}
-SETS = ("ustar", "npy", "loose", "jpg", "big", "million", "sidecar", "billion")
-PEERS = {"published": "webdataset 1.0.2", "wids": "wids of webdataset 0.2.100"}
+SETS = ("ustar", "npy", "loose", "jpg", "big", "million", "sidecar", "records", "billion")
+PEERS = {"published": "webdataset 1.0.2", "wids": "webdataset 0.2.100"}
 """Against which package a row measures; each has a table of its own."""
 
 

@@ -25,6 +25,7 @@ import numpy as np
 
 import access
 import data
+import records
 from access import status
 
 Numbers = dict[str, Any]
@@ -249,7 +250,7 @@ def _drop(paths: list[Path]) -> float:
 
 REMOTE = (remote, first, curl, cached)
 LOCAL = (read, decode, shuffle, write, indexed, imports, million, epochs, loose, packed)
-WORKS = {f.__name__: f for f in (*REMOTE, *LOCAL, *access.WORKS)}
+WORKS = {f.__name__: f for f in (*REMOTE, *LOCAL, *access.WORKS, *records.WORKS)}
 
 if __name__ == "__main__":
     work, name, *options = sys.argv[1:]
