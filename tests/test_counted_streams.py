@@ -11,7 +11,8 @@ import pytest
 import webdataset as wds
 from helpers import write_shards
 from servers import serve
-from webdataset.errors import NotFoundError, ShardListError, StaleIndexError
+from webdataset.energon import prepare_energon
+from webdataset.errors import EmptyDatasetError, NotFoundError, ShardListError, StaleIndexError
 
 
 def write_json(path: Path, **index: Any) -> str:
@@ -51,6 +52,14 @@ def test_every_form_of_a_wids_json(tmp_path: Path) -> None:
     assert keys(both) == expected[:3] + expected
     assert keys(Path(plain)) == expected
     assert sorted(keys(plain, shardshuffle=10, seed=3)) == expected
+
+
+def test_counts_of_energon(tmp_path: Path) -> None:
+    """The `.nv-meta/.info.json` of Megatron-Energon names the shards of the folder above, with their counts."""
+    write_shards(tmp_path, 2, 3)
+    prepare_energon(tmp_path, ["shard-0000.tar", "shard-0001.tar"])
+    ds = wds.WebDataset(tmp_path / ".nv-meta" / ".info.json")
+    assert len(ds) == len(list(ds)) == 6
 
 
 def test_indexes_that_are_no_files(tmp_path: Path) -> None:
@@ -127,6 +136,8 @@ def test_json_files_that_lead_nowhere(tmp_path: Path) -> None:
     write_json(tmp_path / "b.json", datasets=[{"source_url": "missing.json"}])
     with pytest.raises(ShardListError, match=r"names no further one"):
         keys(write_json(tmp_path / "c.json", datasets=[{"source_url": "b.json"}]))
+    with pytest.raises(EmptyDatasetError, match=r"no shards: .*empty.json names none"):
+        keys(write_json(tmp_path / "empty.json", shardlist=[]))
     with pytest.raises(ShardListError, match=r"d.json: shardlist\[0\]: nsamples must be a number of samples, got 'x'"):
         keys(write_json(tmp_path / "d.json", shardlist=[{"url": "a.tar", "nsamples": "x"}]))
 

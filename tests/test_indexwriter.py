@@ -237,6 +237,7 @@ def test_a_resumed_writer_lists_all_shards(options: dict[str, Any], lost: str | 
     assert not (tmp_path / "stopped" / "a.json").exists()
     if lost is not None:
         (tmp_path / "stopped" / lost).unlink()
+        os.utime(tmp_path / "stopped" / "a-0.tar.idx", (1, 1))  # of a shard that was there before
     with ShardWriter(pattern, **arguments) as sink:
         for sample in sink.remaining(samples(18)):
             sink.write(sample)

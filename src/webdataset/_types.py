@@ -22,8 +22,8 @@ Stage: TypeAlias = Callable[[Iterable[Any]], Iterator[Any]]
 AnyStage: TypeAlias = Callable[..., Iterable[Any]] | Iterable[Any] | HasRun | None
 """What a pipeline is made of: a function, a `PipelineStage`, a list of stages, None for nothing; a source in front."""
 
-Shards: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Mapping[str, Any]
-"""What names shards: a pattern, a path, a list, a spec."""
+Shards: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Mapping[str, Any]] | Mapping[str, Any]
+"""What names shards: a pattern, a path, a list, also of shards with their counts, a spec."""
 
 Alternatives: TypeAlias = str | Sequence[str]
 """A field, or several of which the first that is there is meant: "png;jpg" or ["png", "jpg"]."""

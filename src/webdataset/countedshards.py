@@ -90,6 +90,11 @@ def is_index(value: Any) -> bool:
     return any(isinstance(part, dict) and ("shardlist" in part or "source_url" in part) for part in parts)
 
 
+def is_counted(shards: Any) -> bool:
+    """Whether this is a list in which a shard may be told with its count."""
+    return isinstance(shards, (list, tuple)) and any(isinstance(item, dict) for item in shards)
+
+
 def shards_of_index(
     index: Any,
     path: str,

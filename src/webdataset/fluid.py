@@ -21,7 +21,7 @@ from ._optional import require as require_module
 from ._stage import FilterFunction, PipelineStage
 from ._types import Alternatives, AnyStage, FieldDecoder, Handler, Shards
 from .cache import shard_opener
-from .countedshards import counted_shards
+from .countedshards import is_counted
 from .errors import public_url
 from .handlers import reraise_exception
 from .pipeline import DataPipeline
@@ -30,7 +30,7 @@ from .samples import KEY_RULES, KeyRule
 from .shardfiles import is_spec
 from .shardfolders import DirectoryShardList
 from .shardglobs import is_folder, shards_in_folder
-from .shardlists import CountedShardList, ResampledShards, SimpleShardList, shardspec, split_by_node, split_by_worker
+from .shardlists import ResampledShards, SimpleShardList, shardspec, split_by_node, split_by_worker
 from .storage.options import StorageOptions
 from .storage.options import storage_options as options_of
 from .tariterators import group_by_keys, tar_file_expander
@@ -315,7 +315,7 @@ class WebDataset(DataPipeline, FluidInterface):
 
 def _shard_list(urls: Any, mode: str | None, resampled: bool, seed: int, options: Any) -> Any:
     path = os.fspath(urls) if isinstance(urls, (str, os.PathLike)) else ""
-    if isinstance(urls, dict) or is_spec(path):
+    if isinstance(urls, dict) or is_spec(path) or is_counted(urls):
         shards = shardspec(urls, storage_options=options)
         if not resampled:
             return shards
@@ -328,11 +328,6 @@ def _shard_list(urls: Any, mode: str | None, resampled: bool, seed: int, options
                 f"{_describe(urls)}: resampled=True draws from a plain list of shards; this spec says itself what to "
                 "draw in each epoch (resample: n, choose: n)"
             )
-    elif isinstance(urls, (list, tuple)) and any(isinstance(item, dict) for item in urls):
-        shards = CountedShardList(counted_shards(urls))
-        if not resampled:
-            return shards
-        urls = shards.urls
     elif mode in FOLDER_MODES:
         return DirectoryShardList(path, mode=mode)
     elif path and is_folder(path):

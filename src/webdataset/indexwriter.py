@@ -131,10 +131,10 @@ class IndexWriter:
             shard = Written(url, None, places.stat(rewrite_url(url)).size or 0, None)
         except NotFoundError:
             return None
-        try:
-            shard.nsamples = len(parse_offsets(read_shard_file(str(energon_name(url)))))
-        except NotFoundError:
+        if not _has_sidecar(url):
             shard.leave()
+        else:
+            shard.nsamples = len(parse_offsets(read_shard_file(str(energon_name(url)))))
         if self._md5:
             digest = _md5()
             with gopen(url) as stream:
@@ -218,6 +218,19 @@ def named_in(path: str, shard: str) -> str:
     if there is not None:
         raise ValueError(f"{public_url(path)}: a JSON elsewhere can name no shards of this machine; give a path")
     return shard
+
+
+def _has_sidecar(url: str) -> bool:
+    """Whether there is a sidecar, and not one from before the shard was written, as far as that is known."""
+    name = str(energon_name(url))
+    shard, sidecar = _local(url), _local(name)
+    try:
+        if shard is not None and sidecar is not None:
+            return os.stat(sidecar).st_mtime_ns >= os.stat(shard).st_mtime_ns
+        places.stat(rewrite_url(name))
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _write_whole(url: str, data: bytes) -> None:

@@ -23,7 +23,7 @@ from ._closing import close_source
 from ._stage import RestCurried
 from ._torchdata import TorchIterable
 from ._types import Shards
-from .countedshards import CountedShard, is_index, shards_of_index
+from .countedshards import CountedShard, counted_shards, is_counted, is_index, shards_of_index
 from .errors import EmptyDatasetError, ShardListError, printable, public_url
 from .order.seeded import EpochAttribute, SeededStage, seeded_random
 from .order.seeds import epoch_random
@@ -220,21 +220,32 @@ def shardspec(
 
     A JSON file with a `shardlist`, or with `datasets` that have one or a `source_url`, is an index as wids writes it:
     its urls are relative to its `base`, or to its own folder. `allow_pipe`: whether `pipe:` urls in a file are allowed;
-    None asks WDS_ALLOW_PIPE.
-    `storage_options`: how remote places are listed and read.
+    None asks WDS_ALLOW_PIPE. `storage_options`: how remote places are listed and read. In a list, `{"url", "nsamples"}`
+    stands for a shard, too.
+
     A spec or an index from elsewhere names no local files: names without a scheme lie beside it.
     """
     if isinstance(spec, dict) and is_index(spec):
-        return CountedShardList(list(shards_of_index(spec, "index", None, allow_pipe)))
+        return _shards_of_index(spec, "index", None, allow_pipe)
     if isinstance(spec, dict):
         return MultiShardSample(spec, allow_pipe=allow_pipe, storage_options=storage_options)
-    path = os.fspath(spec) if isinstance(spec, (str, os.PathLike)) else ""
+    if is_counted(spec):
+        return CountedShardList(counted_shards(spec))
+    names: Any = spec
+    path = os.fspath(names) if isinstance(names, (str, os.PathLike)) else ""
     if not is_spec(path):
-        return SimpleShardList(spec, allow_pipe=allow_pipe, storage_options=storage_options)
+        return SimpleShardList(names, allow_pipe=allow_pipe, storage_options=storage_options)
     options = None if storage_options is None else options_of(storage_options)
     if without_query(path).endswith(".json") and is_index(index := read_spec(path, options)):
-        return CountedShardList(list(shards_of_index(index, path, options, allow_pipe)))
+        return _shards_of_index(index, path, options, allow_pipe)
     return MultiShardSample(path, allow_pipe=allow_pipe, storage_options=storage_options)
+
+
+def _shards_of_index(index: Any, path: str, options: Any, allow_pipe: bool | None) -> CountedShardList:
+    shards = list(shards_of_index(index, path, options, allow_pipe))
+    if not shards:
+        raise EmptyDatasetError(f"no shards: {public_url(path)} names none")
+    return CountedShardList(shards)
 
 
 def make_seed(*args: Any) -> int:
