@@ -259,7 +259,7 @@ def test_remote_shards_are_copied_once(tmp_path):
             sorted(files)[2],
         ]
         assert sum(request.sent for request in server.requests) == 2 * len(files["/a/shard-0000.tar"])
-    assert len(list((tmp_path / "copies").iterdir())) == 2
+    assert len(list((tmp_path / "copies").glob("*.tar"))) == 2
 
 
 def test_two_shards_with_one_name(tmp_path):
@@ -295,7 +295,7 @@ def test_a_shard_that_shrinks(tmp_path):
     dataset = wids.ShardListDataset(listed([path], 50))
     assert dataset[0][".cls"] == 0
     os.truncate(path, 2000)
-    with pytest.raises(wds.errors.TruncatedError, match="has become shorter"):
+    with pytest.raises(StaleIndexError, match=r"0000\.tar.*changed after it was opened"):
         dataset[49]
 
 
@@ -349,7 +349,7 @@ def test_local_shards_are_copied_where_a_folder_is_named(tmp_path):
     assert wids.ShardListDataset(shards)[1]["__key__"] == "000001"
     assert not (tmp_path / "cache").exists()
     assert wids.ShardListDataset(shards, cache_dir=tmp_path / "c")[1]["__key__"] == "000001"
-    assert len(list((tmp_path / "c").iterdir())) == 1
+    assert len(list((tmp_path / "c").glob("*.tar"))) == 1
     own = wids.ShardListDataset(shards, localname=lambda url: str(tmp_path / "own" / "x"))
     assert own[1]["__key__"] == "000001"
     assert (tmp_path / "own" / "x").exists()

@@ -91,14 +91,14 @@ class LRUCleanup:
 
     def _oldest_first(self, sizes: dict[str, tuple[int, int]]) -> list[str]:
         keys = {}
-        for path, (_, changed) in sizes.items():
+        for path, (_, used) in sizes.items():
             with suppress(OSError):  # removed meanwhile
-                keys[path] = (self.keyfn(path), changed)  # some clocks of file systems have ticks of milliseconds
+                keys[path] = (self.keyfn(path), used)  # some clocks of file systems have ticks of milliseconds
         return sorted(keys, key=keys.__getitem__)
 
 
 def _files_in(folder: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
-    """Path to (bytes, time of change in nanoseconds) of every file below a folder."""
+    """Path to (bytes, time of last use in nanoseconds) of every file below a folder."""
     found = {}
     for place, _, names in os.walk(folder):
         for name in names:
@@ -108,7 +108,7 @@ def _files_in(folder: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
             with suppress(OSError):
                 facts = os.lstat(path)
                 if stat.S_ISREG(facts.st_mode):
-                    found[path] = (max(facts.st_size, _announced(path)), facts.st_mtime_ns)
+                    found[path] = (max(facts.st_size, _announced(path)), facts.st_atime_ns)
     return found
 
 
@@ -170,7 +170,6 @@ def read_locked(file: IO[bytes]) -> IO[bytes]:
 
 
 def touch(path: str) -> None:
-    """Note that a file is used now, where that may be noted."""
-    now = time.time_ns()
+    """Note that a file is used now, where that may be noted; the time of its last change stays what it is."""
     with suppress(OSError):
-        os.utime(path, ns=(now, now))
+        os.utime(path, ns=(time.time_ns(), os.stat(path).st_mtime_ns))

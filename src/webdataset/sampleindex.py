@@ -8,7 +8,7 @@ all at once, as `runs` does; whatever is not plain goes to the grouper. An edito
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, cast
 
@@ -155,6 +155,19 @@ def scan_samples(
     finally:
         reader.close()
     return table.index(end, faults)
+
+
+def lower_case(index: SampleIndex) -> SampleIndex | None:
+    """The index of the same samples with fields in lower case; None where that may be other samples."""
+    members = index.members
+    if members is None:
+        return index
+    fields = tuple(field.lower() for field in members.fields)
+    if fields == members.fields:
+        return index
+    if len(set(fields)) < len(fields) or not set(fields).isdisjoint((*METADATA, "__bad__")):
+        return None
+    return replace(index, members=replace(members, fields=fields))
 
 
 class _Place:

@@ -103,9 +103,7 @@ class LocalShard(Plain):
 
     def read(self, start: int, stop: int) -> bytes:
         """See ShardBytes."""
-        size, mtime_ns = state_of(self._fd)
-        if size != self._size or self._mtime_ns not in (mtime_ns, None):
-            raise StaleIndexError("the file was changed after it was opened; open the data set anew", url=self.url)
+        self.check()
         data = self._pread(stop - start, start)
         while len(data) < stop - start:
             more = self._pread(stop - start - len(data), start + len(data))
@@ -113,6 +111,16 @@ class LocalShard(Plain):
                 raise TruncatedError(f"{stop - start} bytes should be here, there are {len(data)}", url=self.url)
             data += more
         return data
+
+    def check(self) -> None:
+        """Raise StaleIndexError if the file is not as it was when it was opened."""
+        size, mtime_ns = state_of(self._fd)
+        if size != self._size or self._mtime_ns not in (mtime_ns, None):
+            raise StaleIndexError("the file was changed after it was opened; open the data set anew", url=self.url)
+
+    def fileno(self) -> int:
+        """The open file, for as long as this object is there and not closed."""
+        return self._fd
 
     def _pread(self, size: int, start: int) -> bytes:
         if hasattr(os, "pread"):

@@ -18,7 +18,7 @@ from ._types import Handler
 from .errors import DataError, OpenError, SampleError, StaleIndexError, printable, public_url
 from .handlers import ignore_and_continue, reraise_exception
 from .indexfiles import format_dali, format_offsets, format_ours, parse_dali, parse_offsets, parse_ours
-from .sampleindex import SampleIndex, scan_samples
+from .sampleindex import SampleIndex, lower_case, scan_samples
 from .shardbytes import ShardBytes
 from .shardframes import write_gzi
 from .shardnotes import note_path, write_file_if_possible
@@ -32,6 +32,9 @@ from .tariterators import locate_shard
 logger = logging.getLogger(__name__)
 
 Told = tuple[str, Callable[[ShardBytes], SampleIndex | None]]
+
+CACHED = ".names.index"
+"""What the names of cached indexes end in; they have the names of fields as the archive has them."""
 
 PROBES = 8
 """So many samples of a sidecar are looked up in the shard before it is believed."""
@@ -58,8 +61,9 @@ def find_index(
     sidecars: bool = True,
     told: Told | None = None,
     storage_options: Any = None,
+    lcase: bool = True,
 ) -> SampleIndex:
-    """The index of an open shard.
+    """The index of an open shard. Indexes are cached with the names that the archive has, for both ways to read it.
 
     Args:
         folder: where indexes are cached, None: nowhere. See `index_folder`.
@@ -67,19 +71,19 @@ def find_index(
         sidecars: whether files beside the shard are looked for.
         told: another place where the index may be, looked at before those: its name, and a function of the shard that
             gives the index there, None where there is none, or raises StaleIndexError.
+        lcase: lower-case the fields.
 
     Raises:
         DataError: the shard cannot be read, or what the handler lets pass.
     """
-    found = known_index(shard, folder=folder, sidecars=sidecars, told=told, storage_options=storage_options)
-    if found is not None:
-        return found
-    doubtful = shard.doubtful
-    index = scan_shard(shard, handler)
-    sound = not index.faults and shard.fault is None and shard.doubtful == doubtful
-    if folder is not None and sound:
-        write_file_if_possible(note_path(folder, shard.url, ".index"), format_ours(index, shard.version))
-    return index
+    index = known_index(shard, folder=folder, sidecars=sidecars, told=told, storage_options=storage_options)
+    if index is None:
+        doubtful = shard.doubtful
+        index = scan_shard(shard, handler, lcase=False)
+        sound = not index.faults and shard.fault is None and shard.doubtful == doubtful
+        if folder is not None and sound:
+            write_file_if_possible(note_path(folder, shard.url, CACHED), format_ours(index, shard.version))
+    return (lower_case(index) or scan_shard(shard, handler)) if lcase else index
 
 
 def known_index(
@@ -90,8 +94,8 @@ def known_index(
     told: Told | None = None,
     storage_options: Any = None,
 ) -> SampleIndex | None:
-    """The index of an open shard that is cached or that others left, and fits; None where one must be made."""
-    found = None if folder is None else _cached(note_path(folder, shard.url, ".index"), shard)
+    """The index of an open shard that is cached or that others left, and fits; its fields as the archive has them."""
+    found = None if folder is None else _cached(note_path(folder, shard.url, CACHED), shard)
     if found is not None or not sidecars:
         return found
     beside = [(energon_name(shard.url), parse_offsets), (dali_name(shard.url), parse_dali)]

@@ -30,9 +30,10 @@ EXTENDED = 3 * BLOCK
 
 
 class ShardOffsets:
-    """See the module; `index` has the offsets, and perhaps more that somebody tells."""
+    """See the module; `index` has the offsets, and perhaps more that somebody tells. `lcase` lower-cases the fields."""
 
-    def __init__(self, shard: ShardBytes, index: SampleIndex) -> None:
+    def __init__(self, shard: ShardBytes, index: SampleIndex, lcase: bool = True) -> None:
+        self._lcase = lcase
         self.shard = shard
         self.index = index
         self._begins: set[int] = set()  # numbers of samples that are known to begin where the index says
@@ -62,7 +63,7 @@ class ShardOffsets:
         try:
             if not is_header(data[:BLOCK]):
                 raise StaleIndexError("no member begins there")
-            found = scan_samples(io.BytesIO(data), self.shard.url)
+            found = scan_samples(io.BytesIO(data), self.shard.url, lcase=self._lcase)
             if len(found) != 1:
                 raise StaleIndexError(f"there are {len(found)} samples where the index says one")
             if found.offsets[-1] != len(data):
@@ -145,7 +146,7 @@ class ShardOffsets:
         if told.keys and told.key(i) != members.key(0):
             raise StaleIndexError(f"the index has the key {told.key(i)!r}, the shard {members.key(0)!r}")
         parts = {(field.lower(), start - begin, size) for field, start, size, _ in told.rows(i)}
-        there = {(field, start, size) for field, start, size, wrapped in members.rows(0) if not wrapped}
+        there = {(field.lower(), start, size) for field, start, size, wrapped in members.rows(0) if not wrapped}
         if parts != there and not members.wrapped:
             field, start, size = min(parts ^ there)
             where = "the index only" if (field, start, size) in parts else "the shard only"

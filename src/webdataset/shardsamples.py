@@ -35,15 +35,19 @@ class ShardSamples:
     Args:
         shard, index: as `open_shard` and `find_index` give them; `close` closes the shard.
         fields: keep only these, all others are not read where that can be.
+        lcase: whether the index is one with fields in lower case.
     """
 
-    def __init__(self, shard: ShardBytes, index: SampleIndex, fields: Collection[str] | None = None) -> None:
+    def __init__(
+        self, shard: ShardBytes, index: SampleIndex, fields: Collection[str] | None = None, *, lcase: bool = True
+    ) -> None:
         self.shard = shard
         self.index = index
         self.fields = None if fields is None else frozenset(fields)
         self.gap = max(REMOTE_GAP if shard.is_remote else LOCAL_GAP, shard.unit)
-        self._offsets = ShardOffsets(shard, index)
+        self._offsets = ShardOffsets(shard, index, lcase)
         self._parsed_so_far = 0
+        self._lcase = lcase
 
     def __len__(self) -> int:
         return len(self.index)
@@ -153,7 +157,7 @@ class ShardSamples:
     def _scanned(self) -> SampleIndex:
         self.shard.read(0, 0)  # fails where the shard is another one by now
         with contextlib.closing(self.shard.stream()) as stream:
-            return scan_samples(stream, self.shard.url)
+            return scan_samples(stream, self.shard.url, lcase=self._lcase)
 
 
 def _unwrapped(data: bytes) -> bytes:

@@ -8,19 +8,20 @@ Rules: the object travels to worker processes, so everything in it can be pickle
 from __future__ import annotations
 
 import base64
-import bisect
 import copy
 import hashlib
 import operator
 import os
 import sys
 import warnings
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from webdataset.errors import ShardListError, public_url
+from webdataset.shardindex import index_folder
 from webdataset.storage.options import StorageOptions
 from webdataset.storage.options import storage_options as options_of
 
@@ -29,7 +30,7 @@ from .decoding import Sample, interpret_transformations
 from .fluid import FluidMethods
 from .localcopies import LocalCopies
 from .localnames import LocalName, default_cache_dir
-from .shards import IndexedTarSamples, LRUShards
+from .shards import ClosedShardError, IndexedTarSamples, LRUShards
 from .wids_specs import base_of, check_shards, load_dsdesc_and_resolve
 
 MANY_OPEN = 200
@@ -132,6 +133,7 @@ class ShardListDataset(FluidMethods, Dataset):  # type: ignore[misc]  # mypy doe
             cache_size=cache_size,
             copy_local=cache_dir is not None or localname is not None,
             storage_options=storage_options,
+            index_dir=index_folder(cache_dir),
         )
         self.cache = LRUShards(lru_size, localname=self.localname, copies=copies)
         self._warned = False
@@ -156,21 +158,47 @@ class ShardListDataset(FluidMethods, Dataset):  # type: ignore[misc]  # mypy doe
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        index = self._checked(index)
-        shard, inner, desc = self.get_shard(index)
-        sample: Sample = shard[inner]
-        if not self.dots:
-            sample = {key[1:] if key.startswith(".") else key: value for key, value in sample.items()}
+        if index.__class__ is not int or not 0 <= index < self.total_length:
+            if isinstance(index, slice):
+                return [self[number] for number in range(*index.indices(self.total_length))]
+            index = self._checked(index)
+        number = bisect_right(self._ends, index)
+        inner = index - self._ends[number - 1] if number else index
+        desc = self.shards[number]
+        todo = self.transformations
+        cache = self.cache
+        reads = cache.quick.get(desc["url"])
+        sample: Any = None
+        done = 0
+        if reads is not None and reads.first is (todo[0] if todo else None):
+            cache.accesses = reads.used = cache.accesses + 1
+            try:
+                sample = reads.read(inner)
+                done = reads.done
+            except Exception:
+                sample = None  # the usual way says what is wrong
+        if sample is None:
+            sample, done = self._raw(desc, inner), 0
         sample["__dataset__"] = desc.get("dataset")
         sample["__index__"] = index
         sample["__shard__"] = desc["url"]
         sample["__shardindex__"] = inner
-        result: Any = sample
-        for transform in self.transformations:
-            result = transform(result)
-        return result
+        if done < len(todo):
+            for transform in todo[done:]:
+                sample = transform(sample)
+        return sample
+
+    def _raw(self, desc: dict[str, Any], inner: int) -> Sample:
+        """A sample as it is in its shard, its fields as streams; the next one may be read the quick way."""
+        first = self.transformations[0] if self.transformations else None
+        while True:
+            shard = self._open_shard(desc)
+            try:
+                sample = shard[inner]
+            except ClosedShardError:  # another thread had no room for it any more
+                continue
+            self.cache.prepare(desc["url"], shard, first, self.dots)
+            return sample if self.dots else {key.removeprefix("."): value for key, value in sample.items()}
 
     def get_shard(self, index: int) -> tuple[IndexedTarSamples, int, dict[str, Any]]:
         """The open shard that sample `index` is in, its number in it, and what the list says about the shard.
@@ -180,16 +208,17 @@ class ShardListDataset(FluidMethods, Dataset):  # type: ignore[misc]  # mypy doe
             OpenError, DataError: the shard cannot be had, or is not the one that the list says.
         """
         index = self._checked(index)
-        number = bisect.bisect_right(self._ends, index)
-        inner = index - (self._ends[number - 1] if number else 0)
+        number = bisect_right(self._ends, index)
         desc = self.shards[number]
-        shard = self.cache.get_shard(
+        return self._open_shard(desc), index - (self._ends[number - 1] if number else 0), desc
+
+    def _open_shard(self, desc: dict[str, Any]) -> IndexedTarSamples:
+        return self.cache.get_shard(
             desc["url"],
             md5sum=desc.get("md5sum"),
             expected_size=desc.get("filesize"),
             nsamples=desc["nsamples"],
         )
-        return shard, inner, desc
 
     def _checked(self, index: Any) -> int:
         number = operator.index(index)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from webdataset._optional import require
@@ -67,27 +68,39 @@ def default_decoder(sample: Sample, format: str | bool = True) -> Sample:
 
 
 def _decoded(key: str, stream: Any, sample: Sample, format: str | bool) -> Any:
-    if key.startswith("__") or not isinstance(stream, io.BytesIO):
+    if not isinstance(stream, io.BytesIO):
         return stream
-    extensions = key.split(".")
+    reader = reader_of(key, format)
+    if reader is io.BytesIO:
+        return stream
     data = stream.getvalue()
     try:
-        if extensions[-1] == "gz":
-            data = gunzip(data)
-            stream = io.BytesIO(data)
-            extensions.pop()
-        kind = extensions[-1] if extensions else ""
-        if kind in IMAGES:
-            return stream if format is True else _IMAGE_READERS[str(format)](data)
-        if kind in ("pt", "pth"):
-            return torch_loads(data)
-        return decoders[kind](data) if kind in BY_TABLE else stream
+        return reader(data)
     except WebDatasetError:
         raise
     except Exception as exn:
         raise DecodingError(
             sample.get("__shard__"), sample.get("__key__"), key.lstrip("."), message=describe(exn, data)
         ) from exn
+
+
+def reader_of(name: str, format: str | bool) -> Callable[[bytes], Any]:
+    """What makes a value of the bytes of a field with this name; `io.BytesIO` where it stays a stream."""
+    extensions = [] if name.startswith("__") else name.split(".")
+    zipped = extensions[-1:] == ["gz"]
+    kind = "".join(extensions[:-1][-1:] if zipped else extensions[-1:])
+    reader: Callable[[bytes], Any] = io.BytesIO
+    if kind in IMAGES and format is not True:
+        reader = _IMAGE_READERS[str(format)]
+    elif kind in ("pt", "pth"):
+        reader = torch_loads
+    elif kind in BY_TABLE:
+        reader = decoders[kind]
+    return partial(_unzipped, reader) if zipped else reader
+
+
+def _unzipped(reader: Callable[[bytes], Any], data: bytes) -> Any:
+    return reader(gunzip(data))
 
 
 def _pil_image(data: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""Local files that hold archives: bytes by position, what an index expects of them, the inside of compressed ones."""
+"""Files that hold archives: bytes by position, what an index expects of them, the inside of compressed ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import threading
 from typing import IO, Any
 
 from webdataset.errors import WrongContentError
+from webdataset.shardbytes import LocalShard, ShardBytes, Version
+from webdataset.shardopening import open_shard
 from webdataset.tar.compression import MAGIC_BYTES, compression_of
 from webdataset.tar.reader import ArchiveReader, Begun
 from webdataset.tar.scan import Run
@@ -62,13 +64,47 @@ def read_at(file: IO[bytes], start: int, size: int, lock: threading.Lock) -> byt
     return data
 
 
+def open_archive(stream: IO[bytes], index_dir: str | None = None) -> ShardBytes:
+    """An open archive, for reading anywhere in it; `stream` may be closed.
+
+    Args:
+        index_dir: where what is inside a compressed file is kept for others; None: nowhere.
+    """
+    name = getattr(stream, "name", None)
+    path = name if isinstance(name, str) else None
+    if _is_compressed(stream) and path is not None:
+        return open_shard(path, index_dir)
+    file = plain(stream)
+    if not _is_file(file):
+        file, path = _copied(file), None
+    own = os.fdopen(os.dup(file.fileno()), "rb", 0)
+    if file is not stream:
+        file.close()
+    found = os.fstat(own.fileno())
+    return LocalShard(path or "", own, Version(found.st_size, found.st_mtime_ns), path)
+
+
 def plain(stream: IO[bytes]) -> IO[bytes]:
     """The archive at its beginning, as it is, or, of a compressed one, a decompressed copy without a name."""
+    return _copied(stream) if _is_compressed(stream) else stream
+
+
+def _is_compressed(stream: IO[bytes]) -> bool:
     stream.seek(0)
     start = stream.read(MAGIC_BYTES)
     stream.seek(0)
-    if compression_of(start) is None:
-        return stream
+    return compression_of(start) is not None
+
+
+def _is_file(stream: IO[bytes]) -> bool:
+    try:
+        return stream.fileno() >= 0
+    except OSError:
+        return False
+
+
+def _copied(stream: IO[bytes]) -> IO[bytes]:
+    """What is in an archive, decompressed, as a file without a name."""
     copy: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 whoever asked closes it
     source = Source(stream)
     try:

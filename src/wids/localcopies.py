@@ -31,6 +31,7 @@ class LocalCopies:
         folder: where the copies are, to be kept below `cache_size` bytes; None: nothing is removed.
         copy_local: copy local shards too, such as those on a slow network file system.
         storage_options: how remote urls are read, a `StorageOptions` or a dict of its names.
+        index_dir: where indexes of shards are cached; None: nowhere.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class LocalCopies:
         cache_size: float = int(1e12),
         copy_local: bool = False,
         storage_options: StorageOptions | Mapping[str, Any] | None = None,
+        index_dir: str | None = None,
     ) -> None:
+        self.index_dir = index_dir
         self.localname = localname
         self.copy_local = copy_local
         self.cleaner = None if keep or folder is None or cache_size <= 0 else LRUCleanup(folder, cache_size)

@@ -1,8 +1,9 @@
 """A shard's file -> its samples by number; urls -> such shards, of which some stay open.
 
 Rules: what a sample is, `webdataset.sampleindex` says, so `ds[i]` is the i-th sample of the stream; only field names
-keep their case. Bytes are read with their position (`pread`), so that processes share an open file and the system's
-page cache, and a file that shrinks is an error, not the end of the process.
+keep their case. Bytes are read with their position (`pread`), so that processes share the system's page cache, and a
+file that shrinks is an error, not the end of the process. A shard that is let go while a thread reads from it has its
+file closed by that thread.
 """
 
 from __future__ import annotations
@@ -14,21 +15,24 @@ import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import groupby, pairwise
-from typing import IO, Any
+from typing import IO, Any, Literal
 
-from webdataset.errors import DataError, StaleIndexError, TruncatedError
+from webdataset.errors import DataError, StaleIndexError
 from webdataset.sampleindex import scan_samples
+from webdataset.samples import METADATA
+from webdataset.shardbytes import LocalShard
+from webdataset.shardindex import find_index
+from webdataset.shardsamples import ShardSamples
 from webdataset.storage.local import open_read
 
-from .files import check_file, plain, read_at, unwrapped
+from .files import check_file, open_archive
 from .localcopies import LocalCopies
 from .localnames import default_localname
+from .samplereads import QuickReads, Table, table_of
 from .wids_lru import LRUCache
 from .wids_tar import find_index_file
-
-SMALL = 1 << 16
-"""Bytes from the first field of a sample to the end of the last up to which they are read at once."""
 
 _NAME = re.compile(r"((?:.*/)?.*?)(\..*)", re.DOTALL)
 
@@ -71,6 +75,10 @@ def compute_num_samples(fname: Any) -> int:
     return len(scan_samples(fname, lcase=False))
 
 
+class ClosedShardError(ValueError):
+    """A sample was asked of a shard that is closed, perhaps by another thread."""
+
+
 class IndexedTarSamples:
     """The samples of one tar archive, by number: `samples[i]`.
 
@@ -80,7 +88,8 @@ class IndexedTarSamples:
         path: of the archive; where only a stream is given, what messages call it.
         stream: the open archive, instead; it is closed with this object.
         md5sum, expected_size: what the file must have; None: nothing is expected.
-        use_mmap, index_file: Ignored, files are read by position and indexed in memory; kept for callers of 0.2.
+        use_mmap, index_file: Ignored, files are read by position, and indexes are not pickles; kept for callers of 0.2.
+        index_dir: where its index is cached, and a plain copy if it is compressed; None: nowhere.
 
     Attributes:
         samples: for each sample, the numbers of its members.
@@ -99,6 +108,7 @@ class IndexedTarSamples:
         expected_size: int | None = None,
         use_mmap: bool = True,
         index_file: Callable[..., Any] = find_index_file,
+        index_dir: str | None = None,
     ) -> None:
         if path is None and stream is None:
             raise ValueError("IndexedTarSamples: give path= or stream=")
@@ -107,60 +117,71 @@ class IndexedTarSamples:
         self.stream = open_read(self.path or "") if stream is None else stream
         try:
             check_file(self.stream, self.path, md5sum, expected_size)
-            self.reader = plain(self.stream)
-            index = scan_samples(self.reader, self.path or "", lcase=False)
-            assert index.members is not None
-            self._members = index.members
-        except BaseException:
-            self.close()
+            shard = open_archive(self.stream, index_dir)
+            try:
+                index = find_index(shard, folder=index_dir, lcase=False)
+            except BaseException:
+                shard.close()
+                raise
+        except BaseException as exn:
+            if isinstance(exn, DataError) and self.path is not None:
+                exn.url = self.path
+            self.stream.close()
             raise
-        self._lock = threading.Lock()
+        self.used = 0
+        self._table: Table | Literal[False] | None = False
+        self._samples: ShardSamples | None = ShardSamples(shard, index, lcase=False)
+        self._count = len(index)
 
     @property
     def samples(self) -> list[list[int]]:
         """For each sample, the numbers of its members."""
-        first = self._members.first.tolist()
-        return [list(range(begin, end)) for begin, end in pairwise(first)]
+        members = self._open().index.members
+        assert members is not None
+        return [list(range(begin, end)) for begin, end in pairwise(members.first.tolist())]
 
     def __len__(self) -> int:
-        return len(self._members.first) - 1
+        return self._count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         number = index + len(self) if index < 0 else index
         if not 0 <= number < len(self):
             raise IndexError(f"{self.path or 'shard'} has {len(self)} samples, there is no [{index}]")
-        sample: dict[str, Any] = {}
-        rows = self._members.rows(number)
-        begin = min([row[1] for row in rows], default=0)
-        end = max([row[1] + row[2] for row in rows], default=0)
-        whole = self._read(begin, end - begin) if end - begin <= SMALL else None
-        for field, start, size, wrapped in rows:
-            data = self._read(start, size) if whole is None else whole[start - begin : start - begin + size]
-            sample[f".{field}"] = io.BytesIO(unwrapped(data) if wrapped else data)
-        sample["__key__"] = self._members.key(number)
+        found = self._open().read(number)
+        sample = {f".{field}": io.BytesIO(data) for field, data in found.items() if field not in METADATA}
+        sample["__key__"] = found["__key__"]
         return sample
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[number] for number in range(len(self)))
 
+    def reads(self, first: Any, dots: bool) -> QuickReads | None:
+        """What reads the samples of this shard quickly, see there; None where nothing does."""
+        samples = self._open()
+        if not isinstance(samples.shard, LocalShard) or samples.index.members is None or not hasattr(os, "pread"):
+            return None
+        if self._table is False:
+            self._table = table_of(samples.index.members)
+        return QuickReads(samples.shard, self._table, first, dots) if self._table else None
+
     def close(self) -> None:
         """Close the file; no sample can be had any more."""
-        for file in (getattr(self, "reader", None), self.stream):
-            if file is not None:
-                file.close()
+        self._samples = None  # a thread that reads a sample has the file open until it is done
+        self.stream.close()
+
+    def _open(self) -> ShardSamples:
+        samples = self._samples
+        if samples is None:
+            raise ClosedShardError(f"{self.path or 'shard'} is closed")
+        return samples
 
     def __repr__(self) -> str:
         return f"<IndexedTarSamples-{id(self)} {self.path}>"
 
-    def _read(self, start: int, size: int) -> bytes:
-        data = read_at(self.reader, start, size, self._lock)
-        if len(data) < size:
-            raise TruncatedError(
-                f"{len(data)} of {size} bytes: the file has become shorter since it was opened",
-                url=self.path,
-                offset=start,
-            )
-        return data
+
+def _release(quick: dict[str, QuickReads], url: str, shard: IndexedTarSamples) -> None:
+    quick.pop(url, None)
+    shard.close()
 
 
 class LRUShards:
@@ -175,6 +196,7 @@ class LRUShards:
     Attributes:
         accesses, misses: calls of `get_shard`, and those that had to open one.
         last_missed: whether the last one did.
+        quick: url of an open shard to what reads it quickly. Who uses that sets its `used` to one more `accesses`.
     """
 
     def __init__(
@@ -187,12 +209,20 @@ class LRUShards:
     ) -> None:
         self.localname = default_localname() if localname is None else localname
         self.copies = copies or LocalCopies(self.localname, keep=keep)
-        self.lru = LRUCache(lru_size, lambda url, shard: shard.close())  # no cycle: files close when we go
+        self._clear(lru_size)
+
+    def _clear(self, lru_size: int) -> None:
+        self.quick: dict[str, QuickReads] = {}
+        self.lru = LRUCache(lru_size, partial(_release, self.quick))  # no cycle: files close when we go
         self._lock = threading.RLock()
         self.reset_stats()
 
     def reset_stats(self) -> None:
         """Count from 0 again."""
+        with self._lock:
+            self._settle()
+            for one in (*self.lru.values(), *self.quick.values()):
+                one.used = 0
         self.accesses = 0
         self.misses = 0
         self.last_missed = False
@@ -202,7 +232,7 @@ class LRUShards:
 
     def release_handler(self, key: str, value: IndexedTarSamples) -> None:
         """Called with a shard that is let go."""
-        value.close()
+        _release(self.quick, key, value)
 
     def clear(self) -> None:
         """Close all shards."""
@@ -234,14 +264,38 @@ class LRUShards:
             self.last_missed = shard is None
             if shard is None:
                 self.misses += 1
-                shard = self._opened(url, md5sum, expected_size, nsamples)
+                shard = self._opening(url, md5sum, expected_size, nsamples)
+                self._settle()
                 self.lru[url] = shard
+            shard.used = self.accesses
             return shard
 
-    def _opened(self, url: str, md5sum: str | None, size: int | None, nsamples: int | None) -> IndexedTarSamples:
+    def prepare(self, url: str, shard: IndexedTarSamples, first: Any, dots: bool) -> None:
+        """Have in `quick` what reads this shard for a data set with this first transformation, if there is such."""
+        with self._lock:
+            made = self.quick.get(url)
+            if (made is None or made.first is not first) and self.lru.cache.get(url) is shard:
+                reads = shard.reads(first, dots)
+                if reads is not None:
+                    reads.used = shard.used
+                    self.quick[url] = reads
+
+    def _settle(self) -> None:
+        """Put the shards in the order of their last uses; those of `quick` are noted there only."""
+        for url in sorted(self.lru.keys(), key=self._last_use):
+            self.lru[url]  # counts as a use
+
+    def _last_use(self, url: str) -> int:
+        reads = self.quick.get(url)
+        used: int = self.lru.cache[url].used
+        return used if reads is None else max(used, reads.used)
+
+    def _opening(self, url: str, md5sum: str | None, size: int | None, nsamples: int | None) -> IndexedTarSamples:
         stream = self.copies.open(url, md5sum, size)
         try:
-            shard = IndexedTarSamples(path=stream.name, stream=stream, expected_size=size)
+            shard = IndexedTarSamples(
+                path=stream.name, stream=stream, expected_size=size, index_dir=self.copies.index_dir
+            )
         except DataError as exn:
             exn.url = url
             raise
@@ -257,4 +311,5 @@ class LRUShards:
         return {"lru_size": self.lru.capacity, "localname": self.localname, "copies": self.copies}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["lru_size"], localname=state["localname"], copies=state["copies"])  # type: ignore[misc]
+        self.localname, self.copies = state["localname"], state["copies"]
+        self._clear(state["lru_size"])
