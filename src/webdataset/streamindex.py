@@ -30,6 +30,7 @@ from .handlers import reraise_exception
 from .indexed import IndexedDataset
 from .openers import StreamingOpen
 from .order.seeded import SeededStage
+from .sampleindex import lower_case
 from .security import refuse_if_secure
 from .shardbytes import LocalShard, Version
 from .shardindex import index_folder, known_index
@@ -329,7 +330,7 @@ def _count(shard: CountedShard, plan: Plan) -> int:
         if found is not None:
             with contextlib.closing(found):
                 index = known_index(found, folder=index_folder(plan.cache_dir))
-                if index is not None:
+                if index is not None and lower_case(index) is not None:
                     return len(index)
     raise OtherSamplesError(
         "not all of its shards have an index; ds[0] makes them, and the JSON of ShardWriter(index=True) has counts"
