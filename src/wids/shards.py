@@ -129,6 +129,7 @@ class IndexedTarSamples:
             self.stream.close()
             raise
         self.used = 0
+        self.asked = False
         self._table: Table | Literal[False] | None = False
         self._samples: ShardSamples | None = ShardSamples(shard, index, lcase=False)
         self._count = len(index)
@@ -271,7 +272,13 @@ class LRUShards:
             return shard
 
     def prepare(self, url: str, shard: IndexedTarSamples, first: Any, dots: bool) -> None:
-        """Have in `quick` what reads this shard for a data set with this first transformation, if there is such."""
+        """Have in `quick` what reads this shard for a data set with this first transformation, if there is such.
+
+        Nothing is done at the first call for a shard, of which perhaps only one sample is read.
+        """
+        if not shard.asked:
+            shard.asked = True
+            return
         with self._lock:
             made = self.quick.get(url)
             if (made is None or made.first is not first) and self.lru.cache.get(url) is shard:
