@@ -28,8 +28,8 @@ from helpers import TrickleReader, foreign_data, upstream_data, write_shards
 from servers import Page, serve
 from webdataset.cborsiterators import cbor2_iterator, cbor_iterator
 from webdataset.errors import DataError, DecodingError, ErrorBudgetError
+from webdataset.filetypes import record_kind
 from webdataset.msgpackiterators import msgpack_iterator, msgpack_samples
-from webdataset.recordformats import format_of
 from webdataset.recordstreams import WINDOW
 
 
@@ -377,8 +377,63 @@ def test_arrays_of_values_pass():
 def test_names_tell_formats():
     """The format of a file is known by its name, also below a compression, and in a url."""
     known = ("a.mp", "a.msgpack", "a.msg", "http://x/a.mp?b=c.tar", "A.MP.GZ", "x.cbor", "x.cbors.zst", "s3://b/x.cbor")
-    assert [getattr(format_of(name), "name", None) for name in known] == ["MsgPack"] * 5 + ["CBOR"] * 3
-    assert [format_of(name) for name in ("a.tar", "mp", "a.mp.tar", "http://x/a?b=c.mp", "a.cbor.tgz")] == [None] * 5
+    assert [record_kind(name) for name in known] == ["msgpack"] * 5 + ["cbor"] * 3
+    others = ("a.tar", "mp", "a.mp.tar", "http://x/a?b=c.mp", "a.cbor.tgz", "pipe:cat a.mp.tar")
+    assert [record_kind(name) for name in others] == [None] * 6
+
+
+def named(folder: Path) -> list[str]:
+    """Shards of all kinds, by name: MsgPack, gzipped CBOR, and a tar archive."""
+    names = ["0.mp", "1.cbors.gz"]
+    for n, name in enumerate(names):
+        with wds.RecordWriter(folder / name) as sink:
+            for sample in SAMPLES[3 * n : 3 * n + 3]:
+                sink.write(sample)
+    with wds.TarWriter(folder / "2.tar") as tar:
+        tar.write({"__key__": "in tar", "txt": "text"})
+    return [str(folder / name) for name in (*names, "2.tar")]
+
+
+def test_webdataset_reads_them_by_name(tmp_path):
+    """`WebDataset` takes shards that are named as records, among archives, with shuffling, decoding and its checks."""
+    urls = named(tmp_path)
+    samples = list(wds.WebDataset(urls, shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == [*(f"dir/{n}" for n in range(6)), "in tar"]
+    assert [sample["__url__"] for sample in samples] == [urls[0]] * 3 + [urls[1]] * 3 + [urls[2]]
+    assert samples[1]["data"] == SAMPLES[1]["data"]
+    assert samples[0]["__local_path__"] == urls[0]
+    dataset = wds.WebDataset(urls[:2], shardshuffle=2).shuffle(10).decode(partial=True).to_tuple("__key__", "list")
+    assert sorted(dataset) == [(f"dir/{n}", [1.5, None, {"a": -n}]) for n in range(6)]
+    with pytest.raises(DataError, match="no field"):
+        list(wds.WebDataset(urls[:1], require="jpg"))
+
+
+def test_webdataset_asks_its_handler_about_records(tmp_path):
+    """A damaged stream of records among other shards is left, or ends the data set, as the handler says."""
+    urls = named(tmp_path)
+    data = Path(urls[0]).read_bytes()
+    Path(urls[0]).write_bytes(data[:-5])
+    with pytest.raises(DecodingError, match=r"0\.mp!record 2: the stream ends inside it"):
+        list(wds.WebDataset(urls, shardshuffle=False))
+    assert len(list(wds.WebDataset(urls, wds.ignore_and_continue, shardshuffle=False))) == 6
+    assert len(list(wds.WebDataset(urls, wds.ignore_and_stop, shardshuffle=False))) == 2
+    with pytest.raises(DataError, match="msgpack_to_samples and cbors_to_samples read streams of records"):
+        list(wds.WebDataset(urls, select_files=lambda name: True, shardshuffle=False))
+
+
+def test_records_go_through_the_cache(tmp_path):
+    """Copies of streams of records are kept, and an error page in place of one is not."""
+    url = named(tmp_path)[0]
+    pages = {"/a.mp": Page(Path(url).read_bytes()), "/b.mp": Page(b"<html>please log in</html>")}
+    (tmp_path / "cache").mkdir()
+    with serve(pages) as server:
+        for _ in range(2):
+            samples = list(wds.WebDataset([server.url("/a.mp")], cache_dir=str(tmp_path / "cache")))
+            assert [sample["n"] for sample in samples] == [0, 1, 2]
+        assert len(server.requests) <= 2
+        with pytest.raises(DataError, match="HTML"):
+            list(wds.WebDataset([server.url("/b.mp")], cache_dir=str(tmp_path / "cache")))
+    assert len([path for path in (tmp_path / "cache").iterdir() if "a" in path.name[:1]]) == 1
 
 
 def test_the_packages_are_asked_for(monkeypatch, tmp_path):

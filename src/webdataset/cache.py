@@ -20,12 +20,12 @@ from ._arguments import a, a_handler, check_flag, check_function, check_number, 
 from ._stage import RestCurried
 from ._types import Handler, Sample
 from .cachecleanup import LRUCleanup, read_locked, sweep, touch
-from .cachedownload import DISK_FULL, EARLY, Job, Validator, download, fetch, is_there
+from .cachedownload import DISK_FULL, Job, Validator, download, fetch, is_there
 from .cachefollow import open_growing
 from .cachenames import check_cache_name, islocal, pipe_cleaner, url_to_cache_name
 from .cachepartial import read_etag
 from .errors import NotFoundError, OpenError, public_url
-from .filetypes import check_tar_format, get_filetype, magic_filetype
+from .filetypes import EARLY, check_record_format, check_tar_format, get_filetype, magic_filetype, record_kind
 from .handlers import reraise_exception
 from .openers import StreamingOpen, open_each, open_streaming
 from .storage.local import local_path, open_read
@@ -162,11 +162,14 @@ class FileCache:
 
     def _job(self, url: str) -> Job:
         dest = os.path.join(self.cache_dir, check_cache_name(self.url_to_name(url), url))
+        validator = self.validator
+        if validator is check_tar_format and record_kind(url) is not None:
+            validator = check_record_format
         return Job(
             url,
             dest,
             options=self.storage_options,
-            validator=self.validator,
+            validator=validator,
             make_room=self._make_room,
             keep_etag=self.revalidate,
             verbose=self.verbose,
@@ -175,7 +178,7 @@ class FileCache:
     def _stream(self, job: Job) -> IO[bytes]:
         """The copy, or what has come of it."""
         stale = self._stale(job)
-        whole = self.wait or os.name == "nt" or (self.validator is not None and self.validator not in EARLY)
+        whole = self.wait or os.name == "nt" or (job.validator is not None and job.validator not in EARLY)
         while True:
             stream: IO[bytes] | None = None
             if is_there(job.dest, stale):

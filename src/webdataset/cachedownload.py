@@ -33,7 +33,7 @@ from .errors import (
     printable,
     public_url,
 )
-from .filetypes import begins_as_tar, check_tar_format, kind_of
+from .filetypes import EARLY, kind_of
 from .openers import open_streaming
 from .storage.atomic import cannot_write
 from .storage.options import StorageOptions
@@ -42,9 +42,6 @@ from .tar.header import BLOCK
 logger = logging.getLogger(__name__)
 
 Validator = Callable[[str], bool]
-
-EARLY: dict[Validator, Callable[[bytes], bool]] = {check_tar_format: begins_as_tar}
-"""Validators that can refuse a file by its first 512 bytes, and how; readers wait for the verdict of the others."""
 
 PAUSES = (0.1, 0.5)
 """Seconds before the second attempt and before the third, which is the last, of streams that try nothing themselves."""

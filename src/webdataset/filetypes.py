@@ -1,14 +1,23 @@
-"""A file -> what it is, known by its content: whether it can be a shard, and what to call it when it is none."""
+"""A file -> what it is, known by its content: whether it can be a shard, and what to call it when it is none.
+
+Only streams of records, which have no mark to know them by, are known by their names.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
 
 from .errors import TarError
 from .tar.compression import MAGIC_BYTES, compression_of
 from .tar.header import BLOCK, ZERO_BLOCK, is_header
 from .tar.source import Source
 
+_RECORDS = re.compile(
+    r"\.(?:(?P<msgpack>mp|msg|msgpack|mpk)|(?P<cbor>cbors?))(?:\.(?:gz|bz2|xz|zst|lz4))?$", re.IGNORECASE
+)
+_RECORD_BEGINS = range(0x80, 0xE0)  # maps, arrays and tags of both formats
 _PAGE_MARKS = (b"<!doctype html", b"<html")
 
 
@@ -34,9 +43,39 @@ def check_tar_format(fname: str | os.PathLike[str]) -> bool:
     return block == ZERO_BLOCK or is_header(block)
 
 
+def check_record_format(fname: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as a stream of MsgPack or CBOR maps or arrays does; an empty one does.
+
+    Raises:
+        OSError: the file cannot be read.
+        MissingDependencyError: the package that reads this compression is not installed.
+    """
+    with open(fname, "rb") as stream:
+        try:
+            source = Source(stream)
+            try:
+                return not source.fill(1) or source.window[source.pos] in _RECORD_BEGINS
+            finally:
+                source.close()
+        except TarError:
+            return False
+
+
+def begins_as_records(block: bytes) -> bool:
+    """Whether a file that begins with these bytes can be such a stream; compressed ones are not looked into."""
+    return not block or block[0] in _RECORD_BEGINS or compression_of(block[:MAGIC_BYTES]) is not None
+
+
 def begins_as_tar(block: bytes) -> bool:
     """Whether a file that begins with these 512 bytes can be an archive; compressed ones are not looked into."""
     return block == ZERO_BLOCK or is_header(block) or compression_of(block[:MAGIC_BYTES]) is not None
+
+
+EARLY: dict[Callable[[str], bool], Callable[[bytes], bool]] = {
+    check_tar_format: begins_as_tar,
+    check_record_format: begins_as_records,
+}
+"""Validators that can refuse a file by its first 512 bytes, and how; readers wait for the verdict of the others."""
 
 
 def magic_filetype(fname: str | os.PathLike[str]) -> str:
@@ -63,3 +102,11 @@ def kind_of(block: bytes) -> str:
     if block.lstrip().lower().startswith(_PAGE_MARKS):
         return "HTML document"
     return "data" if block else "empty"
+
+
+def record_kind(name: str) -> str | None:
+    """`msgpack` or `cbor` for the name or url of a stream of such records, compressed or not; None for others."""
+    if "://" in name:
+        name = re.sub(r"[?#].*", "", name)
+    found = _RECORDS.search(name)
+    return None if found is None else found.lastgroup

@@ -35,6 +35,7 @@ from .msgpackiterators import msgpack_samples
 from .order.seeded import SeededStage, random_stages_in
 from .places import add_reader, in_torch_worker
 from .policy import PassPolicies
+from .recordstreams import READERS
 from .shardlists import SimpleShardList, split_by_node, split_by_worker
 from .streamindex import OtherSamplesError, length_of, numbered
 from .tariterators import expand_and_group, group_by_keys, tar_file_expander, tarfile_samples, url_opener
@@ -361,7 +362,7 @@ def endless_reading(stages: list[Any]) -> tuple[int, int]:
 
 
 def fuse_stages(stages: list[Any]) -> list[Any]:
-    """The same stages, with each unedited expander and grouper that stand side by side in one."""
+    """The same stages, each unedited expander and grouper side by side in one, which reads streams of records too."""
     fused: list[Any] = []
     for stage in stages:
         previous = fused[-1] if fused else None
@@ -374,7 +375,7 @@ def fuse_stages(stages: list[Any]) -> list[Any]:
             if "handler" in stage.kw:
                 options["group_handler"] = stage.kw["handler"]
             options.update((name, value) for name, value in stage.kw.items() if name != "handler")
-            fused[-1] = FilterFunction(expand_and_group, **options)
+            fused[-1] = FilterFunction(expand_and_group, **options, readers=READERS)
         else:
             fused.append(stage)
     return fused

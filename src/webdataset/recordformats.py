@@ -11,7 +11,6 @@ Records of the time before MsgPack told texts from bytes are read too: where som
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -150,14 +149,5 @@ OLD_MSGPACK = MSGPACK._replace(begin=_begin_old_msgpack)
 CBOR = RecordFormat("CBOR", _load_any_cbor, _begin_cbor, _cbor_ends, _dump_cbor)
 CBOR2 = CBOR._replace(load=_load_cbor2)
 
-_NAMES = re.compile(
-    r"\.(?:(?P<MSGPACK>mp|msg|msgpack|mpk)|(?P<CBOR>cbors?))(?:\.(?:gz|bz2|xz|zst|lz4))?$", re.IGNORECASE
-)
-
-
-def format_of(name: str) -> RecordFormat | None:
-    """The format of a file of this name (`.mp`, `.msgpack`, `.cbor`, `.cbors`, also compressed), None for others."""
-    if "://" in name:
-        name = re.sub(r"[?#].*", "", name)
-    found = _NAMES.search(name)
-    return None if found is None else {"MSGPACK": MSGPACK, "CBOR": CBOR}[str(found.lastgroup)]
+FORMATS = {"msgpack": MSGPACK, "cbor": CBOR}
+"""The formats by the names that `filetypes.record_kind` gives."""

@@ -10,6 +10,7 @@ record, counted from 0, and the byte of the (decompressed) stream at which it be
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -19,9 +20,9 @@ from ._arguments import check_number
 from ._closing import close_stream, closing_source
 from ._types import Handler
 from .errors import DecodingError, printable
-from .recordformats import MSGPACK, OLD_MSGPACK, RecordFormat
+from .recordformats import FORMATS, MSGPACK, OLD_MSGPACK, RecordFormat
 from .tar.source import Source
-from .tariterators import locate_shard, note_fault, url_and_stream
+from .tariterators import ShardReader, locate_shard, note_fault, url_and_stream
 
 WINDOW = 1 << 18
 """Bytes of a window, which fit into the processor's cache."""
@@ -65,6 +66,12 @@ def records_of(
                 if reader is not None:
                     reader.close()
                 close_stream(stream)
+
+
+READERS: dict[str, ShardReader] = {
+    kind: functools.partial(records_of, form=form, samples=True) for kind, form in FORMATS.items()
+}
+"""What reads shards that are streams of records, for `expand_and_group`."""
 
 
 class _RecordReader:

@@ -17,11 +17,10 @@ from ._arguments import check_choice, check_flag, checked
 from ._types import WritableStream
 from .encoders import EncoderSpec, encode_based_on_extension1, make_encoder
 from .errors import EncodingError, printable, public_url
-from .recordformats import CBOR, MSGPACK, format_of
+from .filetypes import record_kind
+from .recordformats import FORMATS
 from .tar.sink import Sink, compression_for
 from .tarwriter import open_target
-
-FORMATS = {"msgpack": MSGPACK, "cbor": CBOR}
 
 _KNOWN = (str, bytes, bool, int, float, type(None), list, tuple, dict)
 
@@ -64,7 +63,7 @@ class RecordWriter:
         if format is not None:
             check_choice("RecordWriter", "format", format, tuple(FORMATS))
         name = os.fspath(fileobj) if isinstance(fileobj, (str, os.PathLike)) else None
-        form = FORMATS[format] if format else format_of(name) if name is not None else None
+        form = FORMATS.get(format or (record_kind(name) if name is not None else None) or "")
         if form is None:
             raise ValueError('RecordWriter: the name does not tell the format; say format="msgpack" or "cbor"')
         self._form, self._package = form, form.load()

@@ -11,7 +11,7 @@ stops early. A sample in which a fault was seen is never delivered, whatever the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ._arguments import a, a_handler, check_choice, check_flag, check_function, check_items, checked
@@ -27,7 +27,8 @@ from .archivemembers import (
     tar_file_iterator,
 )
 from .countedshards import check_count
-from .errors import DataError, NotFoundError
+from .errors import DataError, NotFoundError, TarError
+from .filetypes import record_kind
 from .grouping import Grouper
 from .handlers import reraise_exception
 from .places import add_place
@@ -213,6 +214,21 @@ def _begun(reader: ArchiveReader) -> str | None:
     return None if reader.member_begun is None else decode_name(reader.member_begun)
 
 
+ShardReader = Callable[[Iterable[dict[str, Any]], Handler], Iterator[Sample]]
+"""Samples of open shards, with a handler for what is wrong with them."""
+
+
+class _Asked:
+    """A handler that remembers whether it said stop."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler, self.stopped = handler, False
+
+    def __call__(self, exn: Exception) -> bool:
+        self.stopped = not self.handler(exn)
+        return not self.stopped
+
+
 @checked("expand_and_group", group_handler=a(check_function, optional=True), ignore_zeros=check_flag, **_GROUPING)
 def expand_and_group(
     data: Iterable[dict[str, Any]],
@@ -223,15 +239,24 @@ def expand_and_group(
     torn: str = "warn",
     keys: KeyRule = base_plus_ext,
     lcase: bool = True,
+    readers: Mapping[str, ShardReader] | None = None,
 ) -> Iterator[Sample]:
     """`tar_file_expander` and `group_by_keys` in one: the same samples, several times as fast.
 
-    A shard of which a list says how many samples it has (see `CountedShardList`) must have so many.
+    A shard of which a list says how many samples it has (see `CountedShardList`) must have so many. `readers` read
+    shards that are streams of records, by what `record_kind` says of their names.
     """
     wanted = may_be_field(keys)
     with closing_source(data):
         for source in data:
             url, stream = url_and_stream(source)
+            read_records = readers.get(record_kind(url) or "") if readers else None
+            if read_records is not None:
+                asked = _Asked(handler)
+                yield from read_records([source], asked)
+                if asked.stopped:
+                    return
+                continue
             grouper = Grouper(
                 url, source.get("local_path"), group_handler or handler, torn=torn, keys=keys, lcase=lcase
             )
@@ -323,5 +348,7 @@ def locate_shard(exn: Exception, url: str, stage: str = "open") -> Exception:
             exn.message += "; the items of a list are names, not patterns: expand_urls(pattern) gives the names"
         elif "?" in url or "[" in url:
             exn.message += '; of the special characters of patterns only braces and "*" are special'
+    if isinstance(exn, TarError) and exn.message.startswith("not a tar") and record_kind(url) is not None:
+        exn.message += "; msgpack_to_samples and cbors_to_samples read streams of records"
     add_place(exn, url=url, **({"stage": stage} if isinstance(exn, DataError) else {}))
     return exn
