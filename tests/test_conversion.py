@@ -304,7 +304,7 @@ import webdataset as wds
 def sample_of(number):
     return {"__key__": f"{number:06d}", "bin": bytes([number % 256]) * 40_000}
 
-with wds.ShardWriter(sys.argv[1], maxcount=10, resume=True) as sink:
+with wds.ShardWriter(sys.argv[1], maxcount=10, resume=True, index=True) as sink:
     for number in sink.remaining(range(400)):
         sink.write(sample_of(number))
         print(number, flush=True)
@@ -333,7 +333,7 @@ def convert_with_kills(pattern: str) -> int:
 
 @pytest.fixture
 def whole(tmp_path) -> dict[str, bytes]:
-    """The shards of the conversion, which nobody killed."""
+    """The shards of the conversion, which nobody killed, with their index."""
     (tmp_path / "whole").mkdir()
     command = [sys.executable, "-c", CONVERSION, f"{tmp_path}/whole/train-%06d.tar"]
     subprocess.run(command, check=True, capture_output=True)

@@ -268,6 +268,8 @@ def test_shards_in_a_store_have_their_index_there(s3: Any, tmp_path: Path, monke
         assert s3.get(f"set/{name}") == (tmp_path / name).read_bytes()
     ds = wds.IndexedDataset(sink.index)
     assert (len(ds), ds[9]["txt"]) == (10, b"9" * 10)
+    with pytest.raises(OpenError, match=r"a\.json: it exists"):
+        ShardWriter(s3.url("set/a-%d.tar"), index=True)
 
 
 def test_shards_on_a_web_server_have_their_index_there() -> None:
@@ -282,6 +284,12 @@ def test_shards_on_a_web_server_have_their_index_there() -> None:
         with pytest.raises(OpenError, match=r"b-1\.tar\.idx"):
             write(server.url("/b-%d.tar"), samples(10))
         assert "/b.json" not in [request.path for request in server.requests if request.method == "PUT"]
+
+
+def test_a_json_without_a_folder(tmp_path: Path) -> None:
+    """Is told before the shards are written."""
+    with pytest.raises(OpenError, match="is no folder; create it first"):
+        ShardWriter(f"{tmp_path}/a-%d.tar", index=f"{tmp_path}/gone/a.json")
 
 
 @pytest.mark.parametrize(

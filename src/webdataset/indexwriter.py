@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ._arguments import check_flag
-from .errors import NotFoundError, public_url
+from .errors import NotFoundError, OpenError, public_url
 from .gopen import gopen, is_native, rewrite_url
 from .indexfiles import format_offsets, parse_offsets
 from .sampleindex import SampleIndex
@@ -78,8 +78,7 @@ class IndexWriter:
         before: shards that were written before this writer was stopped; it may have left gaps.
 
     Raises:
-        OpenError: there is one.
-        ValueError: it cannot name the shards.
+        OpenError: there is one, or no folder for it.
     """
 
     def __init__(self, path: str, overwrite: bool, md5: bool, before: Sequence[str] = ()) -> None:
@@ -88,9 +87,7 @@ class IndexWriter:
         self._md5 = md5
         self._before = before
         self._written: list[Written] = []
-        local = _local(path)
-        if local is not None and not overwrite:
-            refuse_existing(local)
+        _refuse(path, overwrite)
 
     def begun(self, stream: Any) -> Any:
         """The stream of a shard that is begun, as it is to be written to."""
@@ -155,7 +152,7 @@ def index_writer(
 
     Raises:
         ValueError: nothing can lie beside such shards, or the JSON cannot name them.
-        OpenError: the JSON exists.
+        OpenError: the JSON exists, or there is no folder for it.
     """
     if not index:
         if md5:
@@ -218,6 +215,23 @@ def named_in(path: str, shard: str) -> str:
     if there is not None:
         raise ValueError(f"{public_url(path)}: a JSON elsewhere can name no shards of this machine; give a path")
     return shard
+
+
+def _refuse(path: str, overwrite: bool) -> None:
+    """OpenError where there is a JSON that must stay, or no folder for one: before the shards are written."""
+    local = _local(path)
+    if local is not None:
+        folder = os.path.dirname(local) or "."
+        if not os.path.isdir(folder):
+            raise OpenError(f"cannot be written, {folder!r} is no folder; create it first", url=path)
+        if not overwrite:
+            refuse_existing(local)
+    elif not overwrite and is_native(path):
+        try:
+            places.stat(rewrite_url(path))
+        except OpenError:  # also where nobody may ask
+            return
+        raise OpenError("it exists; remove it, choose another name, or pass overwrite=True", url=path)
 
 
 def _has_sidecar(url: str) -> bool:
