@@ -149,6 +149,34 @@ def test_wrong_arguments(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@EACH
+def test_shards_of_records(kind, tmp_path):
+    """A ShardWriter whose pattern is named for records writes numbered streams of them, whole or not at all."""
+    posted = []
+    pattern = f"{tmp_path}/r-%03d.{kind}.gz"
+    with wds.ShardWriter(pattern, maxcount=3, post=posted.append, verbose=0, encoder=False) as sink:
+        for n in range(8):
+            sink.write({"__key__": str(n), "n": n})
+            assert (len(list(tmp_path.glob("*.partial"))), sink.total) == (1, n + 1)
+    names = [pattern % number for number in range(3)]
+    assert posted == names == sorted(map(str, tmp_path.iterdir()))
+    assert [sample["n"] for sample in wds.WebDataset(names, shardshuffle=False)] == list(range(8))
+    with pytest.raises(ValueError, match="streams of records have no index"):
+        wds.ShardWriter(pattern, index=True)
+    with pytest.raises(TypeError, match="mtime"):
+        wds.ShardWriter(f"{tmp_path}/s-%03d.{kind}", mtime=3)
+
+    def fails():
+        with wds.ShardWriter(f"{tmp_path}/t-%03d.{kind}", maxcount=3) as sink:
+            for n in range(5):
+                sink.write({"__key__": str(n)})
+            raise KeyError("stop")
+
+    with pytest.raises(KeyError):
+        fails()
+    assert [path.name for path in tmp_path.glob("t-*")] == [f"t-000.{kind}"]
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats(allow_nan=False) | st.text()
     | st.binary(),

@@ -6,9 +6,10 @@ all others become bytes by the names of their fields, as in archives.
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from .errors import EncodingError, printable, public_url
 from .filetypes import record_kind
 from .recordformats import FORMATS
 from .tar.sink import Sink, compression_for
-from .tarwriter import open_target
+from .tarwriter import TarWriter, open_target
 
 _KNOWN = (str, bytes, bool, int, float, type(None), list, tuple, dict)
 
@@ -182,3 +183,17 @@ def _known(value: Any, name: str, handlers: Mapping[str, Any]) -> Any:
     if kind is not None:
         return kind(value)  # of a subclass
     return bytes(encode_based_on_extension1(value, name, handlers))
+
+
+def writer_of(name: str, index: Any = False) -> Callable[..., Any]:
+    """What writes shards of this name: `RecordWriter` where it tells a format of records, `TarWriter` otherwise.
+
+    Raises:
+        ValueError: records have no index.
+    """
+    kind = record_kind(name)
+    if kind is None:
+        return TarWriter
+    if index:
+        raise ValueError(f"{public_url(name)}: index= is for archives; streams of records have no index")
+    return functools.partial(RecordWriter, format=kind)

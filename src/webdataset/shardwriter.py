@@ -20,6 +20,7 @@ from .backlog import Backlog
 from .errors import public_url
 from .headway import Course, Headway, Item
 from .indexwriter import Written, check_index, index_writer
+from .recordwriter import writer_of
 from .storage.atomic import AtomicFile, refuse_existing
 from .storage.local import local_path
 from .storage.upload import Upload
@@ -46,7 +47,7 @@ class ShardWriter:
         start_shard: number of the first shard.
         verbose: log each shard at level INFO when it is begun, and when it has been uploaded.
         opener: called with a shard's name, gives the binary object to write to, which is closed with the shard.
-        kw: arguments of `TarWriter`.
+        kw: arguments of `TarWriter`; of `RecordWriter` for a pattern such as `train-%06d.mp` or `train-%06d.cbors.gz`.
         overwrite: replace shards that exist; otherwise they are an error, where that can be seen.
         rank: number of this writer among those that write to one pattern.
         world_size: how many there are. Writer r of n writes the shards start_shard + r, start_shard + r + n, ...
@@ -65,7 +66,7 @@ class ShardWriter:
         size: bytes of data in this shard.
         shard: number of the next shard.
         fname: name of this shard, None before the first sample.
-        tarstream: the TarWriter of this shard, None between shards.
+        tarstream: the TarWriter (or RecordWriter) of this shard, None between shards.
         index: path or url of the JSON, None where there will be none.
 
     Raises:
@@ -125,15 +126,16 @@ class ShardWriter:
         self.kw = kw
         self.count = self.size = 0
         self.fname: str | None = None
-        self.tarstream: TarWriter | None = None
+        self.tarstream: Any = None
         self._file: Any = None
         self._backlog = Backlog()
         self._failure: BaseException | None = None
         if rank >= world_size:
             raise ValueError(f"ShardWriter: rank must be less than world_size, which is {world_size}, got {rank}")
-        parameters = {**inspect.signature(ShardWriter).parameters, **inspect.signature(TarWriter).parameters}
+        self._writer = writer_of(self.pattern, index)
+        parameters = {**inspect.signature(ShardWriter).parameters, **inspect.signature(self._writer).parameters}
         check_known("ShardWriter", kw, [name for name in parameters if name not in ("kw", "fileobj")], {})
-        TarWriter(io.BytesIO(), **kw).abandon()  # wrong arguments are found now, not with the first sample
+        self._writer(io.BytesIO(), **kw).abandon()  # wrong arguments are found now, not with the first sample
         first = start_shard + rank
         record = _record_of(self._name(first)) if resume and opener is None else None
         if resume and record is None:
@@ -307,7 +309,7 @@ class ShardWriter:
             self._course.begin(self.shard)
             if self._indexer is not None:
                 target, kw["index"] = self._indexer.begun(target), True
-            self.tarstream = TarWriter(target, **kw)
+            self.tarstream = self._writer(target, **kw)
         except BaseException:
             self._abandon_shard()
             raise
