@@ -319,8 +319,6 @@ def test_an_opener_that_is_a_function(kind, urls):
         list(kind(urls, opener=lambda url: 5))
     with pytest.raises(OpenError, match='stream of text: let it open the shard with "rb"'):
         list(kind(urls, opener=open))
-    with pytest.raises(TypeError, match="opener"):
-        kind(urls, opener=5)
 
 
 @pytest.mark.parametrize("command", ["cat", "cat {}", "cat '{}'", "cat %s | cat", 'test -f "{}" && cat "{}"'])
@@ -402,8 +400,6 @@ def test_prepare_for_worker(urls, monkeypatch):
         assert KEYS == keys_of(kind(urls, prepare_for_worker=False))
         chosen = kind(urls, prepare_for_worker=lambda: setattr(chosen, "urls", chosen.full_urls[2:]))  # noqa: B023
         assert KEYS[6:] == keys_of(chosen)
-    with pytest.raises(TypeError, match="prepare_for_worker must be True or False"):
-        Dataset(urls, prepare_for_worker="yes")
 
 
 @pytest.mark.parametrize("kind", [Dataset, WebDataset])
@@ -580,6 +576,47 @@ def test_later_methods(urls):
     assert len(resized) == 2
     assert [(key,) for key in KEYS + KEYS[:2]] == [*resized, *resized]
     assert 7 == len(wds.ChoppedDataset(Dataset(urls, length=7)))
+
+
+WRONG = [
+    ({"keys": "x"}, TypeError, "keys must be a function"),
+    ({"epochs": -1}, ValueError, "epochs must be a whole number of passes, 0 or more"),
+    ({"length": "many"}, TypeError, "length must be a whole number of samples or None"),
+    ({"handler": "warn"}, TypeError, "handler must be a function of one exception"),
+    ({"prepare_for_worker": "yes"}, TypeError, "prepare_for_worker must be True or False"),
+    ({"opener": 5}, TypeError, "opener must be a function"),
+    ({"lenght": 5}, TypeError, r"unknown argument 'lenght' \(did you mean 'length'\?\)"),
+]
+
+WRONG_FOR_DATASET = [
+    ({"suffixes": 5}, TypeError, "suffixes must be names of fields"),
+    ({"initial_pipeline": 5}, TypeError, "initial_pipeline must be a list of stages"),
+    ({"shuffle": "yes"}, TypeError, "shuffle must be True or False"),
+]
+
+WRONG_FOR_WEBDATASET = [
+    ({"extensions": 5}, ValueError, "extensions must be"),
+    ({"extensions": [["a", 5]]}, ValueError, "extensions must be"),
+    ({"transforms": 5}, TypeError, "transforms must be a function or a list of functions"),
+    ({"pipeline": 5}, TypeError, "pipeline must be a function"),
+    ({"associate": 5}, TypeError, "associator must be a function of the key or a dict"),
+    ({"decoder": 5}, ValueError, "5: unknown decoder spec"),
+    ({"shuffle": "yes"}, TypeError, "shuffle must be a number of samples"),
+    ({"verbose": "yes"}, TypeError, "verbose must be True or False"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "error", "said"),
+    [
+        *((Dataset, *row) for row in WRONG + WRONG_FOR_DATASET),
+        *((WebDataset, *row) for row in WRONG + WRONG_FOR_WEBDATASET),
+    ],
+)
+def test_wrong_arguments(kind, options, error, said, urls):
+    """A wrong argument is told when the data set is made."""
+    with pytest.raises(error, match=said):
+        kind(urls, **options)
 
 
 # ---- WebDataset ------------------------------------------------------------------------------------------------------

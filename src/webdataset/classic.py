@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
-from ._arguments import check_count, check_flag, check_handler
+from ._arguments import check_count, check_flag, check_function, check_handler, check_items, check_number
 from ._closing import close_source
 from ._stage import FilterFunction
 from ._types import AnyStage, Handler
@@ -27,7 +27,9 @@ PLACE = frozenset(METADATA) - {"__key__"}
 def bare(sample: Any) -> Any:
     """The sample as classic programs know it."""
     if type(sample) is dict and not PLACE.isdisjoint(sample):
-        return {name: value for name, value in sample.items() if name not in PLACE}
+        sample = sample.copy()
+        for name in PLACE:
+            sample.pop(name, None)
     return sample
 
 
@@ -78,6 +80,10 @@ class ClassicPipeline(DataPipeline):
         where = type(self).__name__
         check_count(where, "epochs", epochs, 0, "passes")
         check_handler(where, handler)
+        check_function(where, "keys", keys)
+        check_number(where, "length", length, "samples", whole=True, least=0, optional=True)
+        if not isinstance(suffixes, str):
+            check_items(where, "suffixes", suffixes, "names of fields, a str or a list", optional=True)
         if not callable(prepare_for_worker):
             check_flag(where, "prepare_for_worker", prepare_for_worker)
             prepare_for_worker = bool(prepare_for_worker)
@@ -155,6 +161,17 @@ def _grouping(keys: KeyRule, suffixes: Iterable[str] | None, handler: Handler) -
     options: dict[str, Any] = {"handler": handler}
     if keys is not base_plus_ext:
         options["keys"] = keys
-    if suffixes is not None:
-        options["suffixes"] = suffixes.split() if isinstance(suffixes, str) else list(suffixes)
-    return [FilterFunction(group_by_keys, **options)]
+    stages = [FilterFunction(group_by_keys, **options)]
+    if suffixes is not None:  # a stage of its own, so that reading and grouping stay one
+        wanted = suffixes.split() if isinstance(suffixes, str) else suffixes
+        stages.append(FilterFunction(only_fields, frozenset(wanted) | set(METADATA)))
+    return stages
+
+
+def only_fields(samples: Iterable[dict[str, Any]], wanted: frozenset[str]) -> Iterator[dict[str, Any]]:
+    """The samples without the fields that nobody wants."""
+    try:
+        for sample in samples:
+            yield {name: value for name, value in sample.items() if name in wanted}
+    finally:
+        close_source(samples)

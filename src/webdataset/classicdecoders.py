@@ -72,6 +72,15 @@ class TableDecoder(Decoder):
         """The value of one field with the name `key`."""
         return decode_item_based_on_extension(data, key, self.table)
 
+    def _plan(self, field: str) -> str | Callable[[bytes], Any]:
+        if field.startswith("_") or type(self).decode1 is not TableDecoder.decode1:
+            return super()._plan(field)
+        return self._remember(field, partial(self._decoded, field.rpartition(".")[2].lower()))
+
+    def _decoded(self, extension: str, data: bytes) -> Any:
+        decode = self.table.get(extension)  # when it is needed: programs edit tables
+        return data if decode is None else decode(data)
+
 
 def decode_item_based_on_extension(data: Any, tname: str, handlers: Table) -> Any:
     """One value, decoded by the last part of its name; text for names that begin with `_`."""

@@ -13,7 +13,7 @@ from itertools import cycle
 from typing import Any
 
 from . import filters
-from ._arguments import check_flag, check_function, check_number, explained, shown
+from ._arguments import check_flag, check_function, check_items, check_number, explained, shown
 from ._closing import close_source, closing_source
 from ._stage import FilterFunction
 from ._types import AnyStage, Handler
@@ -137,12 +137,15 @@ class WebDataset(ClassicPipeline):
 def _fields_of(extensions: str | Sequence[Sequence[str]]) -> list[list[str]]:
     if isinstance(extensions, str):
         return filters.parse_field_spec(extensions)
-    for names in extensions:
-        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-            raise ValueError(
-                f'WebDataset: extensions must be "jpg;png cls" or [["jpg", "png"], ["cls"]], got {shown(extensions)}'
-            )
+    if not isinstance(extensions, (list, tuple)) or not all(map(_is_names, extensions)):
+        raise ValueError(
+            f'WebDataset: extensions must be "jpg;png cls" or [["jpg", "png"], ["cls"]], got {shown(extensions)}'
+        )
     return [list(names) for names in extensions]
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)
 
 
 class _SubsetField:
@@ -162,6 +165,8 @@ class _SubsetField:
 
 
 def _transforming(transforms: Any, handler: Handler) -> FilterFunction:
+    if not callable(transforms):
+        check_items("WebDataset", "transforms", transforms, "a function or a list of functions")
     functions = [transforms] if callable(transforms) else list(transforms)
     for i, f in enumerate(functions):
         check_function("WebDataset", f"transform {i}", f, optional=True)
