@@ -284,6 +284,18 @@ def test_streaming_opens_no_index(tmp_path: Path, cache: Path) -> None:
     assert names_in(cache) == []
 
 
+def test_streams_of_records(tmp_path: Path) -> None:
+    """Shards of records, which a stream reads by their names, have no index, and are told so."""
+    with wds.RecordWriter(f"{tmp_path}/a.mp") as sink:
+        sink.write({"__key__": "a", "txt": "x"})
+    ds = wds.WebDataset(f"{tmp_path}/a.mp")
+    assert [sample["__key__"] for sample in ds] == ["a"]
+    with pytest.raises(NotImplementedError, match=r"a\.mp is a stream of records, of which there is no index"):
+        ds[0]
+    assert not hasattr(ds, "__len__")
+    assert len(wds.WebDataset([{"url": f"{tmp_path}/a.mp", "nsamples": 1}])) == 1
+
+
 def test_a_json_with_a_wrong_count(tmp_path: Path) -> None:
     """A shard that has another number of samples than its list says is an error with file and field, never a sample."""
     write_shards(tmp_path, 2, 4)

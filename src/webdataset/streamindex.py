@@ -24,7 +24,8 @@ from ._stage import FilterFunction, public_name
 from ._types import Sample
 from .cache import FileCache
 from .countedshards import CountedShard
-from .errors import DataError, SecurityError
+from .errors import DataError, SecurityError, public_url
+from .filetypes import record_kind
 from .gopen import rewrite_url
 from .handlers import reraise_exception
 from .indexed import IndexedDataset
@@ -269,6 +270,10 @@ def _reading(plan: Plan, stage: Any) -> Plan:
 
 
 def _check_numbered(plan: Plan) -> None:
+    """OtherSamplesError unless samples can be found by number."""
+    records = [url for url in plan.source.urls if record_kind(url) is not None]
+    if records:
+        raise OtherSamplesError(f"{public_url(records[0])} is a stream of records, of which there is no index")
     if plan.mixing is not None:
         raise OtherSamplesError(f"{plan.mixing} gives them in another order")
     info = reader_info()
