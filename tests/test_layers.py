@@ -28,7 +28,7 @@ SECTIONS = [
     "shardsamples energon energonsets keynumbers openshards",
     "tenbinformat tenbinsockets tenbin codecs autodecode rules filters classicdecoders "
     "recordformats recordstreams cborsiterators msgpackiterators utils",
-    "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets indexed streamindex compat "
+    "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets indexed streamplan streamindex compat "
     "classicshards classic dataset webdataset iterators mock workerenv shardcache dbcache",
     "encoders samplenames shardjson indexwriter tarwriter recordwriter headway backlog shardwriter writer",
     "multi downloader bench typecheck",

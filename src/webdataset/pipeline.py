@@ -37,7 +37,8 @@ from .places import add_reader, in_torch_worker
 from .policy import PassPolicies
 from .recordstreams import READERS
 from .shardlists import SimpleShardList, split_by_node, split_by_worker
-from .streamindex import OtherSamplesError, length_of, numbered
+from .streamindex import length_of, numbered
+from .streamplan import OtherSamplesError
 from .tariterators import expand_and_group, group_by_keys, tar_file_expander, tarfile_samples, url_opener
 from .workers import ReaderInfo, reader_info
 

@@ -4,104 +4,35 @@
 is the i-th one that a single reader gets. `length_of` counts, and reads no headers: what a list says, indexes that are
 there.
 
-Rules: what a stage does to a stream is looked up in the tables below; what is not in them may do anything, and is told
-by name. Nothing here happens before a program asks. What is found out is remembered beside the pipeline, as long as
-that has these stages and these shards, and never pickled.
+Rules: nothing here happens before a program asks. What is found out is remembered beside the pipeline, as long as that
+has these stages and these shards, and never pickled.
 """
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, cast
 
-from . import filters, tariterators
-from ._empty import CheckEmpty
-from ._stage import FilterFunction, public_name
+from ._stage import FilterFunction
 from ._types import Sample
-from .cache import FileCache
 from .countedshards import CountedShard
 from .errors import DataError, SecurityError, public_url
 from .filetypes import record_kind
 from .gopen import rewrite_url
-from .handlers import reraise_exception
 from .indexed import IndexedDataset
-from .openers import StreamingOpen
-from .order.seeded import SeededStage
 from .sampleindex import lower_case
 from .security import refuse_if_secure
 from .shardbytes import LocalShard, Version
 from .shardindex import index_folder, known_index
-from .shardlists import CountedShardList, SimpleShardList, single_node_only, split_by_node, split_by_worker
+from .shardlists import single_node_only
 from .storage.local import local_path, open_read
+from .streamplan import SPLITTING, OtherSamplesError, Plan, plan_of
 from .tar.compression import MAGIC_BYTES, compression_of
 from .tar.header import BLOCK, is_header
 from .workers import ReaderInfo, reader_info
-
-ALONE = (
-    filters.map,
-    filters.map_dict,
-    filters.map_tuple,
-    filters.decode,
-    filters.xdecode,
-    filters.associate,
-    filters.to_tuple,
-    filters.extract_keys,
-    filters.rename,
-    filters.rename_keys,
-    filters.require_fields,
-)
-"""Stages that make one item of each sample, whatever comes before it."""
-
-WATCHING = (filters.info, filters.log_keys)
-"""Stages that give what they get."""
-
-MIXING = (filters.shuffle,)
-"""Stages that give all that they get in another order."""
-
-READERS = (
-    (tariterators.tarfile_samples,),
-    (tariterators.url_opener, tariterators.expand_and_group),
-    (tariterators.url_opener, tariterators.tar_file_expander, tariterators.group_by_keys),
-)
-"""Stages that lead from shards to samples; for `url_opener`, `StreamingOpen` and `FileCache` may stand."""
-
-READING = [f for stages in READERS for f in stages]
-HANDLERS = ("handler", "group_handler")
-USUAL = [("torn", "warn"), ("ignore_zeros", False), ("lcase", True)]
-"""Arguments of theirs with which samples are those of an index."""
-
-SPLITTING: dict[Any, Callable[[ReaderInfo], int]] = {
-    split_by_node: lambda info: info.world_size,
-    split_by_worker: lambda info: info.num_workers,
-    single_node_only: lambda info: info.world_size,
-}
-"""Stages that divide shards among readers, and among how many."""
-
-
-class Plan(NamedTuple):
-    """What the stages of a pipeline come to.
-
-    Attributes:
-        source: where the shards come from; `splitters` are applied to those.
-        handler, cache_dir, storage_options: how they are read, and by which stages: `reading`.
-        with_path: whether samples of local files have their `__local_path__`.
-        stages: what is applied to each sample.
-        mixing: the stage, if there is one, after which the order is another one.
-    """
-
-    source: SimpleShardList
-    splitters: tuple[Any, ...] = ()
-    handler: Any = reraise_exception
-    cache_dir: str | None = None
-    storage_options: Any = None
-    reading: tuple[Any, ...] = ()
-    with_path: bool = False
-    stages: tuple[Any, ...] = ()
-    mixing: str | None = None
 
 
 def numbered(pipeline: Any) -> IndexedDataset:
@@ -124,7 +55,7 @@ def numbered(pipeline: Any) -> IndexedDataset:
         plan = known.plan
         if known.raw is None:
             options = {"cache_dir": plan.cache_dir, "storage_options": plan.storage_options}
-            known.raw = IndexedDataset(_shards_of(plan.source), handler=plan.handler, **options)
+            known.raw = IndexedDataset(plan.shards, handler=plan.handler, **options)
         stages = (FilterFunction(_add_path), *plan.stages) if plan.with_path else plan.stages
         known.dataset = known.raw.compose(*stages)
     return known.dataset
@@ -139,7 +70,7 @@ def length_of(pipeline: Any) -> int:
     known = _known(pipeline)
     plan, info = known.plan, reader_info()
     if known.length is None or known.length[0] != info:
-        shards: Iterator[CountedShard] = iter(_shards_of(plan.source))
+        shards: Iterator[CountedShard] = iter(plan.shards)
         if known.raw is not None:
             counted = zip(known.raw.shards, known.raw.counts, strict=True)
             shards = (shard._replace(nsamples=count) for shard, count in counted)
@@ -149,10 +80,6 @@ def length_of(pipeline: Any) -> int:
             shards = splitter(shards)
         known.length = info, sum(_count(shard, plan) for shard in shards)
     return known.length[1]
-
-
-class OtherSamplesError(Exception):
-    """Items of a pass are not the samples of its shards, or nobody can know."""
 
 
 class _Known:
@@ -205,70 +132,6 @@ def _known(pipeline: Any) -> _Known:
     return known
 
 
-def plan_of(pipeline: Any) -> Plan:
-    """What the stages of a pipeline come to.
-
-    Raises:
-        OtherSamplesError: one of them changes which items there are, or may do so.
-    """
-    from .pipeline import DataPipeline
-
-    for name in ("__iter__", "iterator", "iterator1"):
-        if getattr(type(pipeline), name) is not getattr(DataPipeline, name):
-            raise OtherSamplesError(f"its class has an {name} of its own")
-    if pipeline.repetitions != 1 or pipeline.nsamples > 0:
-        raise OtherSamplesError("with_epoch or repeat make other passes than one over the shards")
-    if not pipeline.pipeline:
-        raise OtherSamplesError("it has no stages")
-    plan = _source_plan(pipeline.pipeline[0])
-    for stage in pipeline.pipeline[1:]:
-        plan = _after(plan, stage)
-    if plan.reading not in READERS:
-        raise OtherSamplesError("it has no stages that read archives")
-    return plan
-
-
-def _source_plan(source: Any) -> Plan:
-    if type(source) not in (SimpleShardList, CountedShardList):
-        raise OtherSamplesError(
-            f"it reads from a {type(source).__name__}, not from a list of shards, each of them once"
-        )
-    return Plan(source, mixing="that shuffles the list of shards" if source.random_stages else None)
-
-
-def _after(plan: Plan, stage: Any) -> Plan:
-    """The plan with one more stage."""
-    if isinstance(stage, (CheckEmpty, filters.Cached)) or _is(stage, WATCHING):
-        return plan
-    if _is(stage, READING) or isinstance(stage, (StreamingOpen, FileCache)):
-        return _reading(plan, stage)
-    begun, read = bool(plan.reading), plan.reading in READERS
-    if (read or not begun) and (isinstance(stage, filters.detshuffle) or _is(stage, MIXING)):
-        return plan._replace(mixing=plan.mixing or f"the stage {_name(stage)}")
-    if not begun and any(stage is splitter for splitter in SPLITTING):
-        return plan._replace(splitters=(*plan.splitters, stage))
-    if read and _is(stage, ALONE) and _arguments(stage).get("on_missing") != "skip":
-        return plan._replace(stages=(*plan.stages, stage))
-    raise OtherSamplesError(f"the stage {_name(stage)} may change which samples there are")
-
-
-def _reading(plan: Plan, stage: Any) -> Plan:
-    """The plan with one more stage that leads from shards to samples."""
-    if isinstance(stage, (StreamingOpen, FileCache)):
-        plan = plan._replace(reading=(*plan.reading, tariterators.url_opener), with_path=True)
-        cache_dir = stage.cache_dir if isinstance(stage, FileCache) else None
-        return plan._replace(cache_dir=cache_dir, storage_options=stage.storage_options)
-    given = _arguments(stage)
-    other = sorted(
-        name
-        for name, value in given.items()
-        if value is not None and (name, value) not in USUAL and name not in HANDLERS
-    )
-    if other:
-        raise OtherSamplesError(f"{', '.join(other)} makes other samples than an index has")
-    return plan._replace(reading=(*plan.reading, _function(stage)), handler=given.get("handler", plan.handler))
-
-
 def _check_numbered(plan: Plan) -> None:
     """OtherSamplesError unless samples can be found by number."""
     records = [url for url in plan.source.urls if record_kind(url) is not None]
@@ -280,40 +143,6 @@ def _check_numbered(plan: Plan) -> None:
     for splitter in plan.splitters:
         if SPLITTING[splitter](info) > 1:
             raise OtherSamplesError(f"{splitter.__name__} gives each of {info.readers} readers a part of the shards")
-
-
-def _function(stage: Any) -> Any:
-    """The function that a stage is, with or without arguments; of other objects, and of subclasses, themselves."""
-    plain = type(stage) in (FilterFunction, SeededStage, filters.ShuffleStage)
-    return stage.f if plain else stage
-
-
-def _is(stage: Any, table: Iterable[Any]) -> bool:
-    """Whether a stage is one of these functions."""
-    return any(_function(stage) is getattr(f, "f", f) for f in table)
-
-
-def _arguments(stage: Any) -> dict[str, Any]:
-    """The arguments that were given, by name, without the stream."""
-    if not isinstance(stage, FilterFunction):
-        return {}
-    given = inspect.signature(stage.f).bind(None, *stage.args, **stage.kw).arguments
-    return dict(list(given.items())[1:])
-
-
-def _name(stage: Any) -> str:
-    f = getattr(stage, "f", None)
-    for curried in vars(filters).values():
-        if f is not None and getattr(curried, "f", None) is f:
-            return public_name(curried)
-    return str(getattr(f or stage, "__name__", type(stage).__name__))
-
-
-def _shards_of(source: SimpleShardList) -> list[CountedShard]:
-    """The shards, with what a list says of them; a program may have changed `urls` since."""
-    listed = source.shards if isinstance(source, CountedShardList) else []
-    counted = {shard.url: shard for shard in listed}
-    return [counted.get(url) or CountedShard(url) for url in source.urls]
 
 
 def _add_path(data: Iterable[Sample]) -> Iterator[Sample]:
