@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import lzma
 import os
 import pickle
 import re
@@ -24,6 +25,7 @@ import webdataset as wds
 from helpers import names_in, tar_bytes
 from nginx import Nginx
 from test_indexed import as_pairs, streamed, write_shards
+from webdataset.errors import OpenError
 from webdataset.indexed import OPEN_SHARDS
 from webdataset.indexfiles import parse_ours
 
@@ -128,6 +130,45 @@ def test_processes_that_index_at_once_leave_whole_files(cache: Path, tmp_path: P
     assert {outcome(process) for process in processes} == {expected + "\n"}
     assert seen
     assert [Path(name).suffix for name in names_in(cache)] == [".index"] * 3
+
+
+COPY_AT_ONCE = """
+import logging, sys
+import webdataset as wds
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+print("ready", flush=True)
+sys.stdin.readline()
+print("digest", digest(wds.IndexedDataset(sys.argv[1])))
+"""
+
+
+def test_processes_that_decompress_at_once_make_one_copy(cache: Path, tmp_path: Path) -> None:
+    """Of six processes that begin together one decompresses, and says so; the others wait for its copy."""
+    (path,) = write_shards(tmp_path / "data", 100, size=200_000)
+    expected = digest(wds.IndexedDataset(path, cache_dir=""))
+    packed = tmp_path / "data" / "a.tar.xz"
+    packed.write_bytes(lzma.compress(Path(path).read_bytes(), preset=0))
+    processes = [started(COPY_AT_ONCE, packed, TMPDIR="/proc/none") for _ in range(6)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    texts = [outcome(process) for process in processes]
+    assert [text.splitlines()[-1] for text in texts] == [f"digest {expected}"] * 6
+    assert "".join(texts).count("decompressed once") == 1
+    assert sorted(Path(name).suffix for name in names_in(cache)) == [".index", ".plain"]
+
+
+def test_a_copy_without_a_place_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where neither the cache nor a temporary file can be written, the error says what to do."""
+    path = tmp_path / "a.tar.xz"
+    path.write_bytes(lzma.compress(b"x" * 1000))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    with pytest.raises(OpenError, match=r"no place for a plain copy: .*; pass cache_dir or set TMPDIR"):
+        wds.IndexedDataset(str(path), cache_dir=str(path / "below"))
 
 
 STOP_WHILE_WRITING = """

@@ -9,9 +9,11 @@ all others                                          decompressed once, into the 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +27,7 @@ from .shardbytes import LocalShard, RemoteShard, ShardBytes, Version, state_of
 from .shardframes import FramedShard, find_frames
 from .shardnotes import note_path
 from .storage import local, places
-from .storage.atomic import AtomicFile
+from .storage.atomic import AtomicFile, cannot_write
 from .storage.options import StorageOptions
 from .storage.options import storage_options as options_of
 from .storage.urls import scheme_of
@@ -35,6 +37,10 @@ from .tar.header import BLOCK, is_header
 logger = logging.getLogger(__name__)
 
 PIECE = 1 << 20
+PAUSE = 0.05
+"""Seconds between two looks at a copy that another process makes."""
+PATIENCE = 60.0
+"""Seconds for which such a copy may stand still."""
 _IN_PARTS = "; what ShardWriter(seekable=True) writes is read in parts"
 _INSTEAD = {"zstd": _IN_PARTS, "gzip": f"{_IN_PARTS}, and local gzip of any kind after `pip install indexed_gzip`"}
 
@@ -99,7 +105,7 @@ def _decompressed(shard: ShardBytes, kind: str, options: StorageOptions, cache_d
         size, mtime_ns, etag = shard.version
         name = note_path(cache_dir, f"{shard.url}#{size}-{mtime_ns}-{etag}", ".plain")
         with contextlib.suppress(OSError):
-            return _closing(shard, LocalShard(shard.url, open(name, "rb", buffering=0), shard.version, name))
+            return _closing(shard, LocalShard(shard.url, open(name, "rb", buffering=0), shard.version))
     frames = find_frames(shard, kind, cache_dir, options)
     points = open_points(shard, cache_dir) if frames is None and kind == "gzip" and not shard.is_remote else None
     in_parts = points if frames is None else FramedShard(shard, frames)
@@ -142,31 +148,32 @@ class _InParts:
 
 
 def _plain_copy(shard: ShardBytes, kind: str, options: StorageOptions, name: str | None) -> LocalShard:
-    """The decompressed shard as a file with this name, else one without a name."""
-    import tempfile
-
+    """The decompressed shard as a file with this name, which another process may make, else one without a name."""
+    out: Any = None
+    if name is not None:
+        out = _begun(name)
+        with contextlib.suppress(OSError):
+            file = local.open_read(name, 0)
+            if out is not None:
+                out.abort()  # it was made in between
+            return LocalShard(shard.url, file, shard.version)
     logger.warning(
         "%s: compressed with %s, where no sample can be reached alone: it is decompressed once, to %s%s",
         public_url(shard.url),
         kind,
-        name or "a temporary file",
+        "a temporary file" if out is None else name,
         _INSTEAD.get(kind, ""),
     )
-    out: Any = None
-    if name is not None:
-        with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(name), exist_ok=True)
-            out = AtomicFile(name, overwrite=True)
-    out = out or tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # the shard keeps it
+    out = out or _nameless(shard.url)
     try:
         stream = places.open_read(rewrite_url(shard.url), options) if shard.is_remote else shard.stream()
         with contextlib.closing(stream):
             fault = _decompress(stream, kind, out)
         if fault is None and isinstance(out, AtomicFile):
             out.close()
-            return LocalShard(shard.url, local.open_read(out.path, 0), shard.version, out.path)
+            return LocalShard(shard.url, local.open_read(out.path, 0), shard.version)
         if isinstance(out, AtomicFile):  # what came before the fault is kept without a name
-            whole, out = out, tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # the shard keeps it
+            whole, out = out, _nameless(shard.url)
             try:
                 with open(whole.name, "rb") as file:
                     shutil.copyfileobj(file, out)
@@ -178,6 +185,38 @@ def _plain_copy(shard: ShardBytes, kind: str, options: StorageOptions, name: str
     copy = LocalShard(shard.url, out, shard.version)
     copy.fault = fault
     return copy
+
+
+def _begun(name: str) -> AtomicFile | None:
+    """The file with this name, in the making; None where it cannot be made, or somebody else has made it.
+
+    Whoever is making it is waited for as long as it grows.
+    """
+    size, since = -1, time.monotonic()
+    while True:
+        try:
+            os.makedirs(os.path.dirname(name), exist_ok=True)
+            return AtomicFile(name, overwrite=True)
+        except OSError as exn:
+            if exn.errno != errno.EWOULDBLOCK:
+                return None
+        with contextlib.suppress(OSError):
+            before, size = size, os.path.getsize(name + ".partial")
+            if size != before:
+                since = time.monotonic()
+        if os.path.exists(name) or time.monotonic() - since > PATIENCE:
+            return None
+        time.sleep(PAUSE)
+
+
+def _nameless(url: str) -> Any:
+    import tempfile
+
+    try:
+        return tempfile.TemporaryFile(buffering=0)
+    except OSError as exn:
+        fact = f"there is no place for a plain copy: {exn.strerror or exn}; pass cache_dir or set TMPDIR"
+        raise OpenError(fact, url=url) from exn
 
 
 def _decompress(stream: Any, kind: str, out: Any) -> DataError | None:
@@ -195,5 +234,8 @@ def _decompress(stream: Any, kind: str, out: Any) -> DataError | None:
         if not data:
             return None
         view = memoryview(data)
-        while view:
-            view = view[out.write(view) :]
+        try:
+            while view:
+                view = view[out.write(view) :]
+        except OSError as exn:
+            raise cannot_write(exn, out.path if isinstance(out, AtomicFile) else "a temporary file") from exn
