@@ -12,19 +12,22 @@ import logging
 import threading
 from typing import Any
 
+import numpy as np
+
 from ._optional import require
 from .errors import CompressionError, DataError, MissingDependencyError, TruncatedError, public_url
-from .shardbytes import Plain, RangeStream, ShardBytes
+from .shardbytes import ShardBytes
+from .shardframes import PiecewiseShard
 from .shardnotes import read_note, write_note
 
 logger = logging.getLogger(__name__)
 
-SPACING = 1 << 22
-"""Bytes, inflated, between two points; each takes 32 KiB of memory."""
+SPACING = 1 << 21
+"""Bytes, inflated, between two points, each of which takes 32 KiB of memory; so many are inflated for a sample."""
 
 
-class GzipPoints(Plain):
-    """See ShardBytes.
+class GzipPoints(PiecewiseShard):
+    """See PiecewiseShard.
 
     Args:
         shard: the compressed one, which is closed with this one.
@@ -32,38 +35,27 @@ class GzipPoints(Plain):
         size: bytes inside.
     """
 
-    is_remote = False
-    unit = SPACING
-
     def __init__(self, shard: ShardBytes, inside: Any, size: int) -> None:
-        self.url, self.version = shard.url, shard.version
-        self.fault: DataError | None = None
-        self.size: int | None = size
-        self._shard, self._inside = shard, inside
-        self._lock = threading.Lock()
+        super().__init__(shard, np.append(np.arange(0, size, SPACING), size))
+        self._inside = inside
+        self._turn = threading.Lock()
 
-    def read(self, start: int, stop: int) -> bytes:
-        """See ShardBytes; CompressionError where the gzip stream is damaged."""
-        self._shard.read(0, 0)  # what changed is found out before anything damaged is
+    def _unpacked(self, numbers: list[int]) -> dict[int, bytes]:
+        self._shard.read(0, 0)  # that it changed is said before that it is damaged
+        with self._turn:
+            return {number: self._inflated(*self._plain[number : number + 2].tolist()) for number in numbers}
+
+    def _inflated(self, start: int, stop: int) -> bytes:
         try:
-            with self._lock:
-                self._inside.seek(start)
-                data: bytes = self._inside.read(max(0, stop - start))
+            self._inside.seek(start)
+            data: bytes = self._inside.read(stop - start)
         except DataError:
             raise
         except Exception as exn:
-            raise CompressionError(f"damaged gzip stream: {exn}", url=self.url) from exn
+            raise CompressionError(f"damaged gzip stream: {exn}") from exn
         if len(data) < stop - start:
-            raise TruncatedError(f"{stop - start} bytes should be here, there are {len(data)}", url=self.url)
+            raise TruncatedError(f"{stop - start} bytes should be here, there are {len(data)}")
         return data
-
-    def stream(self) -> RangeStream:
-        """See ShardBytes."""
-        return RangeStream(self)
-
-    def close(self) -> None:
-        """See ShardBytes."""
-        self._shard.close()
 
 
 def open_points(shard: ShardBytes, folder: str | None) -> GzipPoints | None:

@@ -14,6 +14,7 @@ import threading
 import numpy as np
 
 from .errors import DataError, OpenError, StaleIndexError, TruncatedError, public_url
+from .sampleindex import Integers
 from .shardbytes import LocalShard, Plain, RangeStream, ShardBytes, Version
 from .shardnotes import read_note, write_note
 from .storage import local, places
@@ -42,15 +43,20 @@ END = 1 << 14
 """Bytes at the end of a remote shard that are read at once: most tables are smaller."""
 
 
-class FramedShard(Plain):
-    """See ShardBytes; `shard` is the compressed one, which is closed with this one."""
+class PiecewiseShard(Plain):
+    """See ShardBytes: one of which pieces can be had, and the last ones stay in memory.
 
-    def __init__(self, shard: ShardBytes, frames: Frames) -> None:
+    Args:
+        shard: the compressed one, which is closed with this one.
+        plain: the first byte of each piece, and, last, the end of the last one.
+    """
+
+    def __init__(self, shard: ShardBytes, plain: Integers) -> None:
         self.url, self.version, self.is_remote = shard.url, shard.version, shard.is_remote
         self.fault: DataError | None = None
-        self.size: int | None = int(frames.plain[-1])
-        self.unit = frames.largest
-        self._shard, self._frames = shard, frames
+        self.size: int | None = int(plain[-1])
+        self.unit = int(np.diff(plain).max(initial=0))
+        self._shard, self._plain = shard, plain
         self._kept: dict[int, bytes] = {}
         self._lock = threading.Lock()
 
@@ -58,20 +64,21 @@ class FramedShard(Plain):
         """See ShardBytes.
 
         Raises:
-            StaleIndexError: the frames are not where the list of frames says, too.
+            StaleIndexError: the pieces are not what is known of them, too.
             CompressionError: they are damaged.
         """
         if stop <= start:
             return b""
-        assert self.size is not None
-        if stop > self.size:
-            raise TruncatedError(f"{stop - start} bytes should be here, there are {self.size - start}", url=self.url)
-        first, last = self._frames.around(start, stop)
-        parts = self._unpacked(first, last)
-        begin = int(self._frames.plain[first])
+        if stop > self._plain[-1]:
+            there = int(self._plain[-1]) - start
+            raise TruncatedError(f"{stop - start} bytes should be here, there are {there}", url=self.url)
+        first = int(np.searchsorted(self._plain, start, side="right")) - 1
+        last = int(np.searchsorted(self._plain, stop, side="left"))
+        parts = self._pieces(range(first, last))
+        begin = int(self._plain[first])
         if len(parts) == 1:
             return parts[0][start - begin : stop - begin]
-        parts[-1] = parts[-1][: stop - int(self._frames.plain[last - 1])]
+        parts[-1] = parts[-1][: stop - int(self._plain[last - 1])]
         parts[0] = parts[0][start - begin :]
         return b"".join(parts)
 
@@ -83,32 +90,46 @@ class FramedShard(Plain):
         """See ShardBytes."""
         self._shard.close()
 
-    def _unpacked(self, first: int, last: int) -> list[bytes]:
-        """What is in the frames first to last (exclusive), those that are not in memory read at once."""
+    def _pieces(self, numbers: range) -> list[bytes]:
         with self._lock:
-            found = {number: self._kept[number] for number in range(first, last) if number in self._kept}
-        absent = [number for number in range(first, last) if number not in found]
-        if not absent:
-            self._shard.read(0, 0)  # whether it is still the one that these are of
+            found = {number: self._kept[number] for number in numbers if number in self._kept}
+        absent = [number for number in numbers if number not in found]
+        if absent:
+            try:
+                found.update(self._unpacked(absent))
+            except DataError as exn:
+                raise exn.locate(url=self.url, stage="read")
         else:
-            frames = self._frames
-            begin = int(frames.packed[absent[0]])
-            data = memoryview(self._shard.read(begin, int(frames.packed[absent[-1] + 1])))
-            for number in absent:
-                part = data[int(frames.packed[number]) - begin : int(frames.packed[number + 1]) - begin]
-                try:
-                    found[number] = unpack(frames.kind, part, int(frames.plain[number + 1] - frames.plain[number]))
-                except DataError as exn:
-                    raise exn.locate(url=self.url, offset=int(frames.plain[number]), stage="read")
-        parts = [found[number] for number in range(first, last)]
+            self._shard.read(0, 0)  # whether it is still the one that these are of
         with self._lock:
-            for number in range(first, last):
+            for number in numbers:
                 self._kept.pop(number, None)
                 self._kept[number] = found[number]
             size = sum(map(len, self._kept.values()))
             while size > KEPT and len(self._kept) > 1:
                 size -= len(self._kept.pop(next(iter(self._kept))))
-        return parts
+        return [found[number] for number in numbers]
+
+    def _unpacked(self, numbers: list[int]) -> dict[int, bytes]:
+        """These pieces, which lie close together."""
+        raise NotImplementedError
+
+
+class FramedShard(PiecewiseShard):
+    """See PiecewiseShard: one of frames."""
+
+    def __init__(self, shard: ShardBytes, frames: Frames) -> None:
+        super().__init__(shard, frames.plain)
+        self._frames = frames
+
+    def _unpacked(self, numbers: list[int]) -> dict[int, bytes]:
+        frames, found = self._frames, {}
+        begin = int(frames.packed[numbers[0]])
+        data = memoryview(self._shard.read(begin, int(frames.packed[numbers[-1] + 1])))
+        for number in numbers:
+            part = data[int(frames.packed[number]) - begin : int(frames.packed[number + 1]) - begin]
+            found[number] = unpack(frames.kind, part, int(frames.plain[number + 1] - frames.plain[number]))
+        return found
 
 
 def find_frames(shard: ShardBytes, kind: str, folder: str | None, options: StorageOptions) -> Frames | None:

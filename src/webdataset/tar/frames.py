@@ -62,11 +62,6 @@ class Frames:
         """Bytes in the largest one, decompressed."""
         return int(np.diff(self.plain).max(initial=0))
 
-    def around(self, start: int, stop: int) -> tuple[int, int]:
-        """Numbers of the frames that have the bytes start to stop: the first one, and the one behind the last."""
-        first = int(np.searchsorted(self.plain, start, side="right")) - 1
-        return first, int(np.searchsorted(self.plain, stop, side="left"))
-
 
 def of_sizes(kind: str, packed: Any, plain: Any) -> Frames:
     """The frames with these compressed and decompressed sizes, in order."""
