@@ -56,7 +56,8 @@ class IndexedDataset:
         storage_options: how remote places are read.
         cache_shards: copy each remote shard to `cache_dir` when it is first needed, as `WebDataset(cache_dir=)` does,
             and read the copy.
-        cache_size: bytes that the folder may hold then, besides the shards that are open; None: WDS_CACHE_SIZE says so.
+        cache_size: bytes that the folder may hold then, besides the shards that are open; 0: shards are not copied, less:
+            no bound, None: WDS_CACHE_SIZE says so.
 
     Raises:
         ShardListError: `urls` is not as it must be.
@@ -281,13 +282,16 @@ class IndexedDataset:
         return read_together(opened, wanted, map)
 
 
-def _shard_cache(dataset: IndexedDataset, size: float | None) -> FileCache:
+def _shard_cache(dataset: IndexedDataset, size: float | None) -> FileCache | None:
+    size = cache.default_cache_size if size is None else size
+    if size == 0:
+        return None
     folder = index_folder(dataset.cache_dir)
     if folder is None:
         raise ValueError("IndexedDataset: cache_shards=True needs a folder, pass cache_dir or set WDS_CACHE")
     return FileCache(
         os.path.dirname(folder),
-        cache_size=cache.default_cache_size if size is None else size,
+        cache_size=size,
         wait=True,
         revalidate=True,
         storage_options=dataset.storage_options,
