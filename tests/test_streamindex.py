@@ -375,3 +375,10 @@ def test_shards_on_a_server(tmp_path: Path) -> None:
         assert ds[450]["txt"] == b"text 450"
         assert len(server.requests) == count + 1
         assert server.served - size < 4096
+
+
+@pytest.mark.parametrize("shuffle", [False, 0, 1])
+def test_a_shuffle_that_shuffles_nothing_keeps_the_numbers(shuffle: Any, tmp_path: Path) -> None:
+    """`shardshuffle=False`, which many programs pass, leaves a stream its numbers."""
+    ds = wds.WebDataset(write_shards(tmp_path, 3, 4), shardshuffle=shuffle)
+    assert [ds[i]["__key__"] for i in range(12)] == [sample["__key__"] for sample in ds]

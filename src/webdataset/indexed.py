@@ -56,8 +56,8 @@ class IndexedDataset:
         storage_options: how remote places are read.
         cache_shards: copy each remote shard to `cache_dir` when it is first needed, as `WebDataset(cache_dir=)` does,
             and read the copy.
-        cache_size: bytes that the folder may hold then, besides the shards that are open; 0: shards are not copied, less:
-            no bound, None: WDS_CACHE_SIZE says so.
+        cache_size: bytes that the folder may hold then, besides those that are open; 0: nothing is copied, less: no
+            bound, None: WDS_CACHE_SIZE says so.
 
     Raises:
         ShardListError: `urls` is not as it must be.

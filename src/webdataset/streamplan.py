@@ -132,6 +132,8 @@ def _after(plan: Plan, stage: Any) -> Plan:
         return plan
     if _is(stage, READING) or isinstance(stage, (StreamingOpen, FileCache)):
         return _reading(plan, stage)
+    if _is(stage, MIXING) and _arguments(stage).get("bufsize", 2) <= 1:
+        return plan  # `shardshuffle=False`
     begun, read = bool(plan.reading), plan.reading in READERS
     if (read or not begun) and (isinstance(stage, filters.detshuffle) or _is(stage, MIXING)):
         return plan._replace(mixing=plan.mixing or f"the stage {_name(stage)}")

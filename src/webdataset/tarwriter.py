@@ -83,7 +83,7 @@ class TarWriter:
             storage with larger blocks finds equal ones. A PAX comment fills the gaps; all readers skip it.
         index: note where samples begin, and write that beside the archive, as `<name>.tar.idx`, when it is there.
         seekable: compress, "zst" or "gz", in parts that can be decompressed alone, for random access: zstd's seekable
-            format, or BGZF. Programs that decompress read either, but some stop behind the first part.
+            format, or BGZF. Programs that decompress read either; tarfile's streams ("r|gz") do not.
 
     Attributes:
         stream: what is written to.
