@@ -25,7 +25,7 @@ SECTIONS = [
     "samples grouping runs archivemembers tariterators openahead openers filetypes cachelocks cachepartial "
     "cachedownload cachefollow cachecleanup cachenames cache",
     "sampleindex shardbytes shardnotes shardframes gzippoints shardopening spans indexfiles shardindex shardoffsets "
-    "shardsamples energon energonsets keynumbers openshards",
+    "shardsamples energon energonsets img2dataset keynumbers subsets openshards",
     "tenbinformat tenbinsockets tenbin codecs autodecode rules filters classicdecoders "
     "recordformats recordstreams cborsiterators msgpackiterators utils",
     "_epochs _empty pipeline _dataset_arguments fluid mix extradatasets indexed streamplan streamindex compat "

@@ -8,14 +8,15 @@ but files; each opens shards of its own, and a pickled data set holds names and 
 
 from __future__ import annotations
 
-import hashlib
 import operator
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, Self, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import cache, filters
 from ._closing import close_source
@@ -25,10 +26,12 @@ from .countedshards import counted_shards
 from .energonsets import prepared_set
 from .errors import SampleError
 from .handlers import reraise_exception
+from .img2dataset import stats_count
 from .openshards import OPEN_SHARDS, OpenShards, read_together
 from .sampleindex import Integers
 from .shardindex import index_folder
 from .storage.options import storage_options as options_of
+from .subsets import Condition, chosen, parts_of, places_of
 
 AT_ONCE = 16
 """So many requests are under way together."""
@@ -155,20 +158,29 @@ class IndexedDataset:
             yield from self.fetch(numbers)
 
     def index_of(self, key: str) -> int:
-        """The number of the sample with this key. The first call reads the keys of all shards, and keeps them.
+        """The number of the sample with this key. The first call reads the keys of all shards; 16 bytes of each
+        are kept.
 
         Raises:
             KeyError: there is none.
             SampleError: there are several.
         """
-        numbers = self._open.numbers_of(key)
+        return self._indices_of([key])[0]
+
+    def _indices_of(self, keys: list[str]) -> list[int]:
+        """The number of the sample with each of these keys."""
+        found = self._open.numbers_of(keys)
         if self._picked is not None:
-            numbers = np.flatnonzero(np.isin(self._picked, numbers)).tolist()
-        if not numbers:
-            raise KeyError(key)
-        if len(numbers) > 1:
-            raise SampleError(f"the samples {numbers[0]} and {numbers[1]} have one key; ask by number", key=key)
-        return int(numbers[0])
+            order = np.argsort(self._picked, kind="stable")
+            ordered = self._picked[order]
+            cuts = [[np.searchsorted(ordered, (number, number + 1)) for number in numbers] for numbers in found]
+            found = [[at for cut in several for at in order[slice(*cut)].tolist()] for several in cuts]
+        for key, numbers in zip(keys, found, strict=True):
+            if not numbers:
+                raise KeyError(key)
+            if len(numbers) > 1:
+                raise SampleError(f"the samples {numbers[0]} and {numbers[1]} have one key; ask by number", key=key)
+        return [numbers[0] for numbers in found]
 
     def all_keys(self) -> list[str]:
         """The keys of all samples, in order, read from the indexes."""
@@ -177,12 +189,37 @@ class IndexedDataset:
 
     def subset(self, indices: Iterable[int] | range) -> Self:
         """A data set of the samples with these numbers, in this order; nothing is read."""
-        chosen = np.fromiter((self._checked(index) for index in indices), np.int64)
-        return self._copy(_picked=chosen if self._picked is None else self._picked[chosen])
+        if isinstance(indices, range) and len(indices) and indices[0] >= 0 <= indices[-1]:
+            chosen = np.arange(indices.start, indices.stop, indices.step)
+            self._checked(int(chosen.max()))
+        else:
+            chosen = np.fromiter((self._checked(index) for index in indices), np.int64)
+        return self._picking(chosen)
 
     def with_keys(self, keys: Iterable[str]) -> Self:
         """A data set of the samples with these keys, in this order; KeyError and SampleError as for `index_of`."""
-        return self.subset([self.index_of(key) for key in keys])
+        return self._picking(np.array(self._indices_of(list(keys)), np.int64))
+
+    def where(self, condition: Condition) -> Self:
+        """A data set of the samples for which a condition is true: `where(lambda row: row["jpg.size"] < 1_000_000)`.
+
+        It is asked with columns of a shard, numpy arrays with a value for each sample, and gives an array of booleans;
+        one that cannot deal with arrays (`and`, `in`, methods of text) is asked for each sample. Only indexes and
+        tables are read for it.
+
+        Args:
+            condition: of a mapping with `__key__`, `__url__`, `__fields__` (a tuple of names); `jpg.size`, bytes of any
+                field, NaN where it is not there; all else is a column of the Parquet table beside the shard, as
+                img2dataset writes it, found by its column `key`; NaN or None where it has no value.
+
+        Raises:
+            MissingFieldError: there is no such column.
+            NotFoundError: there is no table.
+            StaleIndexError: the table is damaged.
+            MissingDependencyError: pyarrow is not installed.
+        """
+        found = self._by_shard(lambda number: chosen(self._open.columns(number), condition), np.bool_)
+        return self._picking(np.flatnonzero(found))
 
     def split(self, *, salt: str = "", **shares: float) -> dict[str, Self]:
         """Parts by a hash of the key, `split(train=0.9, val=0.1)`: a sample stays in its part whatever else is there.
@@ -196,11 +233,9 @@ class IndexedDataset:
         """
         if not shares or min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-9:
             raise ValueError(f"IndexedDataset.split: shares must be fractions that sum to at most 1, got {shares}")
-        places = np.array([_place_of(key, salt) for key in self.all_keys()])
-        ends = np.minimum(np.cumsum(list(shares.values())), 1)
-        ends[np.isclose(ends, 1)] = 1
-        parts = np.searchsorted(ends, places, side="right")
-        return {name: self.subset(np.flatnonzero(parts == part)) for part, name in enumerate(shares)}
+        places = self._by_shard(lambda number: places_of(self._open.members(number).all_keys(), salt), np.float64)
+        parts = parts_of(places, shares)
+        return {name: self._picking(np.flatnonzero(parts == part)) for part, name in enumerate(shares)}
 
     def map(self, f: Callable[[Any], Any]) -> Self:
         """The same samples with a function applied to each, when it is asked for."""
@@ -231,6 +266,22 @@ class IndexedDataset:
             left_out += [number for number, key in keys if (shard, key) in excluded]
         return np.delete(np.arange(len(self)), left_out)
 
+    def _by_shard(self, values: Callable[[int], NDArray[Any]], kind: type) -> NDArray[Any]:
+        """The values of the samples of this data set, from a function that gives those of all samples of a shard."""
+        numbers = np.arange(len(self)) if self._picked is None else self._picked
+        found: NDArray[Any] = np.empty(len(numbers), kind)
+        order = np.argsort(numbers, kind="stable")
+        cuts = np.searchsorted(numbers[order], self._ends)
+        for shard, (begin, end) in enumerate(pairwise([0, *cuts.tolist()])):
+            if begin < end:
+                mine = order[begin:end]
+                found[mine] = values(shard)[numbers[mine] - (int(self._ends[shard - 1]) if shard else 0)]
+        return found
+
+    def _picking(self, chosen: Integers) -> Self:
+        """A data set of the samples with these numbers, which are right."""
+        return self._copy(_picked=chosen if self._picked is None else self._picked[chosen])
+
     def _copy(self, **changes: Any) -> Self:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, **changes)
@@ -238,6 +289,10 @@ class IndexedDataset:
 
     def _count(self, number: int) -> int:
         try:
+            counted = stats_count(self.shards[number].url, self.storage_options) if self.sidecars else None
+            if counted is not None and counted.nsamples is not None:
+                self.shards[number] = counted
+                return counted.nsamples
             return len(self._open[number])
         except Exception as exn:
             if self.handler(exn):
@@ -296,12 +351,6 @@ def _shard_cache(dataset: IndexedDataset, size: float | None) -> FileCache | Non
         revalidate=True,
         storage_options=dataset.storage_options,
     )
-
-
-def _place_of(key: str, salt: str) -> float:
-    """A number from 0 to 1 (exclusive) for a key, the same everywhere."""
-    digest = hashlib.sha256(f"{salt}/{key}".encode("utf-8", "surrogateescape")).digest()
-    return (int.from_bytes(digest[:8], "big") >> 11) / (1 << 53)
 
 
 def _in_groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -9,18 +9,21 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ._types import Sample
 from .cache import FileCache
 from .countedshards import CountedShard, check_count
 from .energonsets import PreparedSet
+from .img2dataset import KeyedTable
 from .keynumbers import KeyNumbers
-from .sampleindex import Members, SampleIndex
+from .sampleindex import Members, SampleIndex, lower_case
 from .shardindex import find_index, index_folder
 from .shardopening import open_shard
 from .shardsamples import ShardSamples
 from .spans import Pieces, Span, join_spans
+from .subsets import Columns
 
 OPEN_SHARDS = 64
 
@@ -94,8 +97,10 @@ class OpenShards:
         index: SampleIndex = self[number].index
         if index.members is not None:
             return index.members
-        if index.told is not None and index.told.keys:
-            return index.told
+        told = index.told
+        if told is not None and told.keys and (lowered := lower_case(replace(index, members=told))) is not None:
+            assert lowered.members is not None
+            return lowered.members
         samples = self._opening(number, sidecars=False)
         samples.close()
         assert samples.index.members is not None
@@ -105,13 +110,28 @@ class OpenShards:
         """The keys of the samples of each shard, in order."""
         return (self.members(number).all_keys() for number in range(len(self._shards)))
 
-    def numbers_of(self, key: str) -> list[int]:
-        """The numbers of the samples with this key, counted over all shards."""
+    def numbers_of(self, keys: Sequence[str]) -> list[list[int]]:
+        """For each of these keys, the numbers of the samples that have it, counted over all shards."""
         with self._lock:
             if self._numbers is None:
                 self._numbers = KeyNumbers(self.all_keys())
             numbers = self._numbers
-        return [number for shard, i, number in numbers.places(key) if self.members(shard).key(i) == key]
+        found: list[list[int]] = [[] for _ in keys]
+        maybe: dict[int, list[tuple[int, int, int]]] = {}
+        for at, key in enumerate(keys):
+            for shard, i, number in numbers.places(key):
+                maybe.setdefault(shard, []).append((at, i, number))
+        for shard, places in sorted(maybe.items()):
+            members = self.members(shard)
+            for at, i, number in places:
+                if members.key(i) == keys[at]:
+                    found[at].append(number)
+        return found
+
+    def columns(self, number: int) -> Columns:
+        """What is told of the samples of a shard, as columns."""
+        options = self._options["storage_options"]
+        return Columns(self._shards[number].url, self.members(number), lambda url: KeyedTable(url, options))
 
     def close(self) -> None:
         """Close all."""

@@ -98,9 +98,9 @@ def known_index(
     found = None if folder is None else _cached(note_path(folder, shard.url, CACHED), shard)
     if found is not None or not sidecars:
         return found
-    beside = [(energon_name(shard.url), parse_offsets), (dali_name(shard.url), parse_dali)]
+    names = [(energon_name(shard.url), parse_offsets), (dali_name(shard.url), parse_dali)]
     readers = [] if told is None else [told]
-    readers += [(name, _reader_of(name, parse, storage_options)) for name, parse in beside if name is not None]
+    readers += [(name, _reader_of(name, parse, storage_options)) for name, parse in names if name is not None]
     return next((index for name, read in readers if (index := _sidecar(name, read, shard)) is not None), None)
 
 
@@ -158,7 +158,7 @@ def energon_name(url: str) -> str | None:
     >>> energon_name("b.c/a.tgz")
     'b.c/a.tar.idx'
     """
-    return _beside(url, lambda name: f"{os.path.splitext(name)[0]}.tar.idx")
+    return beside(url, lambda name: f"{os.path.splitext(name)[0]}.tar.idx")
 
 
 def dali_name(url: str) -> str | None:
@@ -167,10 +167,11 @@ def dali_name(url: str) -> str | None:
     >>> dali_name("b.c/a.0.tar")
     'b.c/a.idx'
     """
-    return _beside(url, lambda name: f"{name.partition('.')[0]}.idx")
+    return beside(url, lambda name: f"{name.partition('.')[0]}.idx")
 
 
-def _beside(url: str, rename: Callable[[str], str]) -> str | None:
+def beside(url: str, rename: Callable[[str], str]) -> str | None:
+    """The place beside a shard that a function of its name tells; None for urls with a query."""
     if "?" in url and "://" in url:
         return None
     folder, slash, name = url.rpartition("/")
