@@ -104,6 +104,7 @@ from .shardlists import (
 )
 from .storage.options import StorageOptions
 from .tariterators import tarfile_samples, tarfile_to_samples
+from .threaded import ThreadedLoader
 from .utils import repeatedly
 from .writer import RecordWriter, ShardWriter, TarWriter, numpy_dumps, torch_dumps
 
@@ -143,6 +144,7 @@ __all__ = [
     "StorageOptions",
     "StreamingOpen",
     "TarWriter",
+    "ThreadedLoader",
     "WebDataset",
     "WebDatasetError",
     "WebLoader",

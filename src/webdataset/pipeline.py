@@ -34,7 +34,7 @@ from .filters import require_fields
 from .msgpackiterators import msgpack_samples
 from .order.seeded import SeededStage, random_stages_in
 from .places import add_reader, in_torch_worker
-from .policy import PassPolicies
+from .policy import PassPolicies, StageHandler
 from .recordstreams import READERS
 from .shardlists import SimpleShardList, split_by_node, split_by_worker
 from .streamindex import length_of, numbered
@@ -159,13 +159,7 @@ class DataPipeline(TorchIterable, PipelineStage):
             if i == begin:
                 data = drought.watched(data)
             stage, handlers = passes.bind(stage)
-            counts_input = i > 0 and isinstance(stage, FilterFunction) and stage.f not in READING
-            for handler in handlers if counts_input else ():
-                handler.counts_input = True
-                data = handler.counted(data)
-            data = self.invoke(stage, data) if i else self.invoke(stage)
-            for handler in () if counts_input else handlers:
-                data = handler.counted(data)
+            data = linked(self.invoke, stage, handlers, *([data] if i else []))
             if i == end:
                 data = drought.noted(data)
         if info.readers == 1 and not passes and not in_torch_worker():
@@ -185,8 +179,9 @@ class DataPipeline(TorchIterable, PipelineStage):
             start = getattr(stage, "start", None)
             if callable(start) and _takes_epoch(start):
                 start(epoch, divided)
-            if isinstance(stage, CheckEmpty):
-                stage.epochs = self._epochs
+            for check in getattr(stage, "empty_checks", [stage]):
+                if isinstance(check, CheckEmpty):
+                    check.epochs = self._epochs
             if getattr(stage, "splits_readers", False):
                 divided = info.reader
 
@@ -349,13 +344,27 @@ def tell_idle_readers(stages: list[Any], info: ReaderInfo) -> None:
         )
 
 
+def linked(invoke: Callable[..., Any], stage: Any, handlers: list[StageHandler], *data: Any) -> Any:
+    """What one more stage makes of the stream, or of nothing if it is the source; its handlers count."""
+    counts_input = data and isinstance(stage, FilterFunction) and stage.f not in READING
+    for handler in handlers if counts_input else ():
+        handler.counts_input = True
+        data = (handler.counted(*data),)
+    result = invoke(stage, *data)
+    for handler in () if counts_input else handlers:
+        result = handler.counted(result)
+    return result
+
+
 def endless_reading(stages: list[Any]) -> tuple[int, int]:
     """The first and the last stage between shards that come without end and their samples; (-1, -1): there is none."""
     endless, begin, end = False, -1, -1
     for i, stage in enumerate(stages):
         f = getattr(stage, "f", stage)
-        if i and (isinstance(stage, CheckEmpty) or any(f is one for one in (*READING, require_fields.f))):
+        if i and any(f is one for one in READING):
             begin, end = (i if begin < 0 else begin), i
+        elif begin >= 0 and (isinstance(stage, CheckEmpty) or f is require_fields.f):
+            end = i
         elif begin >= 0:
             break
         endless = endless or getattr(stage, "endless", False) is True

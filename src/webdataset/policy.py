@@ -14,6 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from copy import copy
+from threading import Lock
 from typing import Any
 
 from ._closing import close_source
@@ -155,6 +156,7 @@ class PolicyPass:
     def __init__(self, policy: ErrorPolicy) -> None:
         self.policy = policy
         self.kinds: Counter[str] = Counter()
+        self.lock = Lock()  # several threads may call the handler of a stage
         self._handlers: list[StageHandler] = []
         self.handler = self.stage_handler()
 
@@ -223,6 +225,10 @@ class StageHandler:
     def __call__(self, exn: Exception) -> bool:
         if not self._pass.policy.may_skip(exn):
             raise exn
+        with self._pass.lock:
+            return self._skip(exn)
+
+    def _skip(self, exn: Exception) -> bool:
         if self.counts_input:
             self.done -= 1
         self._run = self._run + 1 if self.done == self._done_before else 1
@@ -251,7 +257,12 @@ class PassPolicies:
         return bool(self._passes)
 
     def bind(self, stage: Any) -> tuple[Any, list[StageHandler]]:
-        """The stage with handlers of this pass in place of its policies, and these handlers."""
+        """The stage with handlers of this pass in place of its policies, and these handlers.
+
+        Stages that hold stages, and count for them, have a method `bind_policies(bind)`.
+        """
+        if hasattr(stage, "bind_policies"):
+            return stage.bind_policies(self.bind), []
         if not isinstance(stage, FilterFunction):
             policy = getattr(stage, "handler", None)
             if not isinstance(policy, ErrorPolicy):
