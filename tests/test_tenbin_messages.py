@@ -298,3 +298,10 @@ def test_sctp() -> None:
         thread.join()
         assert same(VALUES[:3], arrays)
         assert labels == LABELS[:3]
+    kind = (socket.AF_INET, socket.SOCK_SEQPACKET, 132)
+    with socket.socket(*kind) as listener, socket.socket(*kind) as sender:  # all peers by one socket
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        for n in range(3):
+            tenbin.sctp_send(sender, listener.getsockname(), [np.arange(n)], timeout=30)
+            assert same([np.arange(n)], tenbin.sctp_recv(listener, timeout=30))

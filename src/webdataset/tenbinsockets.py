@@ -147,9 +147,12 @@ def sctp_send(
     _check_kind(socket)
     with _Deadline(socket, timeout, "sent"):
         try:
-            if dest is not None and not _is_connected(socket):
-                socket.connect(dest)
-            sent = socket.send(data)
+            if dest is not None and _has_many_peers(socket):
+                sent = socket.sendto(data, dest)
+            else:
+                if dest is not None and not _is_connected(socket):
+                    socket.connect(dest)
+                sent = socket.send(data)
         except OSError as exn:
             if exn.errno == errno.EMSGSIZE:
                 fact = f"a message of {len(data)} bytes is too long for the socket; raise its SO_SNDBUF, or send fewer"
@@ -171,7 +174,7 @@ def sctp_recv(socket: Any, infos: Any = False, maxsize: int = 100000000, *, time
     if not own:
         _check_kind(socket)
     with _Deadline(socket, timeout, "received") as deadline:
-        listens = socket.getsockopt(sockets.SOL_SOCKET, sockets.SO_ACCEPTCONN)
+        listens = socket.getsockopt(sockets.SOL_SOCKET, sockets.SO_ACCEPTCONN) and not _has_many_peers(socket)
         peer = socket.accept()[0] if listens else socket
         try:
             data = peer.sctp_recv(maxsize)[2] if own else _message(peer, maxsize, deadline)
@@ -213,6 +216,11 @@ def _check_kind(socket: Any) -> None:
             "a stream socket does not keep messages apart; sctp_socket() opens an SCTP one, tenbin.write and "
             "tenbin.read serve streams (socket.makefile)"
         )
+
+
+def _has_many_peers(socket: Any) -> bool:
+    """Whether it is an SCTP socket that has all its peers itself, without an accepted socket for each."""
+    return getattr(socket, "proto", None) == _SCTP and socket.type == sockets.SOCK_SEQPACKET
 
 
 def _is_connected(socket: sockets.socket) -> bool:
