@@ -236,7 +236,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-@pytest.mark.parametrize("way", ["local", "remote", "copied", "zst", "gz", "remote zst", "no cache"])
+@pytest.mark.parametrize("way", ["local", "remote", "copied", "zst", "gz", "one gz", "remote zst", "no cache"])
 def test_processes_share_a_data_set(start: str, way: str, cache: Path, tmp_path: Path, nginx: Nginx) -> None:
     """Four processes and their parent read one data set at once that the parent has read before, however it is read."""
     remote = way in ("remote", "copied", "remote zst")
@@ -246,7 +246,7 @@ def test_processes_share_a_data_set(start: str, way: str, cache: Path, tmp_path:
     if way.endswith(("zst", "gz")):
         kind = way.split()[-1]
         for path in paths:
-            with wds.TarWriter(f"{path}.{kind}", encoder=False, seekable=True) as sink:
+            with wds.TarWriter(f"{path}.{kind}", encoder=False, seekable=way != "one gz") as sink:
                 for sample in wds.WebDataset(path, cache_dir="", cache_size=0):
                     sink.write({name: value for name, value in sample.items() if name != "__url__"})
         paths = [f"{path}.{kind}" for path in paths]

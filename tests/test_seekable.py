@@ -7,9 +7,11 @@ import contextlib
 import gzip
 import lzma
 import random
+import shutil
 import struct
 import sys
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -313,6 +315,23 @@ def test_threads_share_a_shard_in_parts(tmp_path: Path) -> None:
         numbers = [random.Random(2).randrange(COUNT) for _ in range(200)]
         with ThreadPoolExecutor(8) as pool:
             assert as_pairs(pool.map(ds.__getitem__, numbers)) == [expected[i] for i in numbers]
+
+
+def test_what_stays_in_memory_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames of the shards that were read last stay in memory, those of others do not, however many shards are open."""
+    monkeypatch.setattr("webdataset.shardframes.HOLDERS", 2)
+    written(tmp_path / "0.tar.zst", seekable=True)
+    paths = [tmp_path / f"{i}.tar.zst" for i in range(8)]
+    for path in paths[1:]:
+        shutil.copy(paths[0], path)
+    ds = wds.IndexedDataset([str(path) for path in paths])
+    tracemalloc.start()
+    try:
+        assert sum(len(sample["bin"]) for sample in ds) == 8 * sum(LARGE - i for i in range(COUNT))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2 * (4 << 20) + (2 << 20)
 
 
 def test_frames_too_large_are_copied(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import weakref
 
 import numpy as np
 
@@ -38,7 +39,9 @@ from .tar.frames import (
 logger = logging.getLogger(__name__)
 
 KEPT = 1 << 22
-"""Decompressed bytes that stay in memory for each open shard, or the last frame if that is larger."""
+"""Decompressed bytes that stay in memory for a shard, or the last frame if that is larger."""
+HOLDERS = 16
+"""So many shards, those that were read last, have such bytes in memory."""
 END = 1 << 14
 """Bytes at the end of a remote shard that are read at once: most tables are smaller."""
 
@@ -88,7 +91,13 @@ class PiecewiseShard(Plain):
 
     def close(self) -> None:
         """See ShardBytes."""
+        self.forget()
         self._shard.close()
+
+    def forget(self) -> None:
+        """Let go of the pieces in memory."""
+        with self._lock:
+            self._kept.clear()
 
     def _pieces(self, numbers: range) -> list[bytes]:
         with self._lock:
@@ -108,11 +117,26 @@ class PiecewiseShard(Plain):
             size = sum(map(len, self._kept.values()))
             while size > KEPT and len(self._kept) > 1:
                 size -= len(self._kept.pop(next(iter(self._kept))))
+        _holds(self)
         return [found[number] for number in numbers]
 
     def _unpacked(self, numbers: list[int]) -> dict[int, bytes]:
         """These pieces, which lie close together."""
         raise NotImplementedError
+
+
+_holders: dict[int, weakref.ref[PiecewiseShard]] = {}
+
+
+def _holds(shard: PiecewiseShard) -> None:
+    """Note that a shard has pieces in memory; the one that was read longest ago lets go of them."""
+    _holders.pop(id(shard), None)
+    _holders[id(shard)] = weakref.ref(shard)
+    while len(_holders) > HOLDERS:
+        oldest = _holders.pop(next(iter(list(_holders)), 0), None)
+        other = None if oldest is None else oldest()
+        if other is not None:
+            other.forget()
 
 
 class FramedShard(PiecewiseShard):

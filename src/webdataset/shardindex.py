@@ -114,8 +114,8 @@ def scan_shard(shard: ShardBytes, handler: Handler = reraise_exception, *, lcase
         try:
             with contextlib.closing(shard.stream()) as stream:
                 return scan_samples(stream, shard.url, lcase=lcase)
-        except SampleError:
-            pass  # it is for the handler
+        except (SampleError, OpenError):
+            pass  # nothing is wrong with the parts: it is for the handler
         except DataError:
             shard.fall_back()
     if shard.fault is not None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from .cache import FileCache
 from .cachepartial import read_etag
-from .errors import CompressionError, DataError, OpenError, TruncatedError, public_url
+from .errors import CompressionError, DataError, OpenError, StaleIndexError, TruncatedError, public_url
 from .gopen import rewrite_url
 from .gzippoints import open_points
 from .security import refuse_if_secure
@@ -168,7 +168,10 @@ def _plain_copy(shard: ShardBytes, kind: str, options: StorageOptions, name: str
     try:
         stream = places.open_read(rewrite_url(shard.url), options) if shard.is_remote else shard.stream()
         with contextlib.closing(stream):
+            if getattr(stream, "etag", None) not in (None, shard.version.etag):
+                raise StaleIndexError("the object was replaced just now; open the data set anew", url=shard.url)
             fault = _decompress(stream, kind, out)
+        shard.read(0, 0)  # whether it is still the one that was opened
         if fault is None and isinstance(out, AtomicFile):
             out.close()
             return LocalShard(shard.url, local.open_read(out.path, 0), shard.version)
