@@ -14,9 +14,11 @@ from webdataset import bench
 LINE = r"(\d+) samples in \d+\.\d{3} s: \d+\.\d samples/s, \d+\.\d MB/s\n"
 
 
-@pytest.mark.parametrize(("options", "count"), [([], 30), (["--samples", "7"], 7), (["--decode", "pil"], 30)])
+@pytest.mark.parametrize(
+    ("options", "count"), [([], 30), (["--samples", "7"], 7), (["--decode", "pil", "--threads", "3"], 30)]
+)
 def test_the_line(tmp_path, capsys, options, count):
-    """It counts all samples, or as many as were asked for, also decoded."""
+    """It counts all samples, or as many as were asked for, also decoded, in threads."""
     urls = write_shards(tmp_path, 3, 10)
     bench.main([*urls, *options])
     assert int(re.fullmatch(LINE, capsys.readouterr().out)[1]) == count

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import pickle
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import time
 from collections import Counter
 
 import pytest
+import zmq
 
 import webdataset as wds
 from helpers import write_shards
@@ -291,10 +294,78 @@ def test_a_data_set_without_samples(tmp_path_factory, prefix):
     assert len(list(MultiLoader(wds.WebDataset(one, shardshuffle=False), workers=3, prefix=prefix))) == 5
 
 
-def test_arguments(monkeypatch):
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [
+        ([b"no pickle"], "9 bytes that is no sample: UnpicklingError: invalid load key"),
+        ([b""], "0 bytes that is no sample: EOFError"),
+        (
+            [pickle.dumps(list(range(100)))[:50]],
+            "50 bytes that is no sample: UnpicklingError: pickle data was truncated",
+        ),
+        ([pickle.dumps(1), b""], "it has 2 parts, expected 1"),
+        ([pickle.dumps(EOF(index=7))], "it is the end of worker 7, which was not expected"),
+        ([pickle.dumps(EOF())], "it is the end of worker None"),
+    ],
+)
+def test_messages_that_are_no_samples(prefix, tmp_path, frames, said):
+    """Half a pickle, something else, the end of nobody: an error that says what came, and no process stays."""
+    samples = iter(MultiLoader(Numbers(), workers=1, prefix=prefix))
+    next(samples)
+    (folder,) = tmp_path.iterdir()
+    with zmq.Context() as context, context.socket(zmq.PUSH) as stranger:
+        stranger.connect(f"ipc://{folder}/socket")
+        stranger.send_multipart(frames)
+        with pytest.raises(RuntimeError, match=said):
+            for _ in samples:
+                pass
+
+
+def test_a_stranger_who_leaves_in_the_middle_of_a_handshake(prefix, tmp_path):
+    """A peer that vanishes takes nothing away: all samples come."""
+    samples = iter(MultiLoader(range(500), workers=1, prefix=prefix))
+    next(samples)
+    (folder,) = tmp_path.iterdir()
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(f"{folder}/socket")
+        stranger.send(b"\xff\x00\x00")
+    assert list(samples) == list(range(1, 500))
+
+
+class Unloadable:
+    """Pickles, and raises when it is unpickled."""
+
+    def __reduce__(self):
+        return (int, ("x",))
+
+
+def test_what_cannot_be_unpickled_here(prefix):
+    """It is an error that says so, with the reason."""
+    with pytest.raises(RuntimeError, match="no sample: ValueError: invalid literal for int") as caught:
+        list(MultiLoader([Unloadable()], workers=1, prefix=prefix))
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+class Nested:
+    """Starts workers in a worker."""
+
+    def __iter__(self):
+        return iter(MultiLoader([1], workers=1))
+
+
+def test_a_worker_starts_no_workers(prefix):
+    """That is an error with what to do instead."""
+    with pytest.raises(RuntimeError, match="use ThreadedLoader in it"):
+        list(MultiLoader(Nested(), workers=1, prefix=prefix))
+
+
+def test_arguments(monkeypatch, tmp_path):
     """At least one worker; without pyzmq, the error says how to install it."""
     with pytest.raises(ValueError, match="workers"):
         MultiLoader([], workers=0)
+    with pytest.raises(ValueError, match="prefix must have at most 88 bytes"):
+        list(MultiLoader([1], prefix=str(tmp_path / ("x" * 90))))
+    assert list(tmp_path.iterdir()) == []
     monkeypatch.setitem(sys.modules, "zmq", None)
     with pytest.raises(MissingDependencyError, match="pip install pyzmq"):
         iter(MultiLoader([1]))

@@ -13,6 +13,7 @@ from .filters import decode
 from .multi import MultiLoader
 from .shardlists import SimpleShardList, expand_urls, split_by_worker
 from .tariterators import tarfile_to_samples
+from .threaded import ThreadedLoader
 
 
 class TotalSize:
@@ -50,12 +51,13 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("--samples", type=int, help="stop after so many samples")
     parser.add_argument("--decode", metavar="SPEC", help="decode the fields; images as pil, rgb8, torchrgb, ...")
     parser.add_argument("--workers", type=int, default=0, help="processes of a MultiLoader; 0, the default, means none")
+    parser.add_argument("--threads", type=int, default=0, help="threads of a ThreadedLoader, in each process; 0: none")
     options = parser.parse_args(list(args))
     urls = [url for pattern in options.dataset for url in expand_urls(pattern)]
     stages: list[Any] = [SimpleShardList(urls), split_by_worker, tarfile_to_samples()]
     if options.decode:
         stages.append(decode(options.decode))
-    data: Any = pipeline.DataPipeline(*stages)
+    data: Any = ThreadedLoader(pipeline.DataPipeline(*stages), options.threads)
     if options.workers:
         data = MultiLoader(data, workers=options.workers)
     counter = TotalSize()

@@ -34,6 +34,7 @@ the_protocol = pickle.HIGHEST_PROTOCOL
 
 _QUEUE = 16  # samples a worker may be ahead, at each end of its connection
 _SILENCE = 2000  # milliseconds without a sample, after which a worker that is gone has nothing under way
+_LONGEST = 88  # bytes of a prefix: 103 is what macOS allows for an address, and 15 follow
 _GRACE = 3.0  # seconds that workers have to close what they read
 
 
@@ -132,7 +133,9 @@ class MultiLoader:
 
     Raises:
         MissingDependencyError: pyzmq is not installed.
-        RuntimeError: a worker died; an iteration is continued that `close` or a later one has ended.
+        RuntimeError: a worker died; a message is no sample; an iteration is continued that `close` or a later one has
+            ended.
+        ValueError: the prefix is too long.
         Exception: what a worker raised, of the same class; its traceback there is a note.
     """
 
@@ -151,7 +154,7 @@ class MultiLoader:
             workers: how many processes, at least 1.
             verbose: log the processes that start and end.
             nokill: let an earlier iteration that was not finished go on when another one begins.
-            prefix: at most about 90 bytes, because addresses of sockets are short.
+            prefix: at most 88 bytes, because addresses of sockets are short.
         """
         check_number("MultiLoader", "workers", workers, "processes", whole=True, least=1)
         self.dataset = dataset
@@ -170,6 +173,11 @@ class MultiLoader:
 
     def __iter__(self) -> Iterator[Any]:
         require("zmq", "pyzmq", "MultiLoader")
+        if multiprocessing.current_process().daemon:
+            raise RuntimeError(
+                "MultiLoader: this process is a worker itself, and workers may not start processes:"
+                " use ThreadedLoader in it, or more workers"
+            )
         if not self.nokill:
             self.kill()
         _epochs.share_all()  # the data set, or what is somewhere in it, goes on counting in the next workers
@@ -185,6 +193,12 @@ class _Pass:
         from tempfile import gettempdir, mkdtemp
 
         folder, name = os.path.split(os.path.join(gettempdir(), "_multi-") if prefix is None else prefix)
+        length = len(os.fsencode(os.path.join(os.path.abspath(folder), name)))
+        if length > _LONGEST:
+            raise ValueError(
+                f"MultiLoader: prefix must have at most {_LONGEST} bytes, because addresses of sockets are short;"
+                f" {os.path.join(folder, name)} has {length}"
+            )
         self.owner = os.getpid()
         self.folder = mkdtemp(prefix=name, dir=os.path.abspath(folder))
         self.address = f"ipc://{self.folder}/socket"
@@ -268,9 +282,11 @@ def _received(source: _Pass) -> Iterator[Any]:
             _tell_deaths(waiting, len(source.processes), silent=not ready)
             for _ in range(_QUEUE if socket in ready else 0):
                 try:
-                    item = pickle.loads(socket.recv(zmq.NOBLOCK))  # noqa: S301 from our folder, which is private
+                    frames = socket.recv_multipart(zmq.NOBLOCK)
                 except zmq.Again:
                     break
+                item = _item(frames, waiting)
+                del frames
                 if not isinstance(item, EOF):
                     yield item
                     continue
@@ -283,6 +299,24 @@ def _received(source: _Pass) -> Iterator[Any]:
             socket.close(linger=0)  # by hand: in the hands of the garbage collector, the context has forgotten it
             context.term()
             source.close()
+
+
+def _item(frames: list[bytes], waiting: dict[int, Any]) -> Any:
+    """The sample in a message, or the `EOF` of a worker that has not sent one; RuntimeError for anything else."""
+    cause: Exception | None = None
+    fact = f"it has {len(frames)} parts, expected 1"
+    if len(frames) == 1:
+        try:
+            item = pickle.loads(frames[0])  # noqa: S301 from our folder, which is private
+            if not isinstance(item, EOF) or "error" in vars(item) or vars(item).get("index") in waiting:
+                return item
+            fact = f"it is the end of worker {vars(item).get('index')}, which was not expected"
+        except Exception as exn:
+            cause, fact = exn, f"{type(exn).__name__}: {exn}"
+    raise RuntimeError(
+        f"a MultiLoader got a message of {sum(map(len, frames))} bytes that is no sample: {fact};"
+        " samples must be picklable both ways, and nobody else may send to the socket"
+    ) from cause
 
 
 def _tell_deaths(waiting: dict[int, Any], num_workers: int, silent: bool) -> None:
