@@ -16,7 +16,7 @@ import yaml
 import webdataset as wds
 from helpers import foreign_data, tar_bytes
 from nginx import Nginx
-from test_indexed import as_pairs, streamed
+from test_indexed import as_pairs, streamed, write_shards
 from webdataset.energon import prepare_energon
 from webdataset.errors import DataError, NotFoundError, SampleError, ShardListError, StaleIndexError
 
@@ -96,6 +96,17 @@ def test_a_part_of_a_prepared_data_set(name: str) -> None:
         assert len(wds.IndexedDataset(f"{home}{name}")) == 12
 
 
+def test_shards_of_a_prepared_data_set_have_plain_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Urls of samples are those below the folder, without a detour through `.nv-meta`, wherever the program stands."""
+    prepare_energon(folder, NAMES)
+    monkeypatch.chdir(folder)
+    for place in (".", ".nv-meta", ".nv-meta/.info.json"):
+        assert wds.IndexedDataset(place)[0]["__url__"] == NAMES[0]
+    monkeypatch.chdir(folder / ".nv-meta")
+    assert wds.IndexedDataset(".info.json")[0]["__url__"] == f"../{NAMES[0]}"
+    assert wds.IndexedDataset(folder)[0]["__url__"] == str(folder / NAMES[0])
+
+
 def write_split(folder: Path, split: Any, name: str = "split.yaml") -> None:
     """A file of parts, as users write it."""
     (folder / ".nv-meta" / name).write_text(split if isinstance(split, str) else json.dumps(split))
@@ -131,6 +142,7 @@ def test_a_prepared_data_set_on_a_server(folder: Path, nginx: Nginx) -> None:
     home = shutil.copytree(folder, nginx.folder / "prepared")
     ds = wds.IndexedDataset(nginx.url("prepared"), split="val", cache_dir="")
     assert as_pairs(ds) == streamed(home / NAMES[0])
+    assert ds[0]["__url__"] == nginx.url(f"prepared/{NAMES[0]}")
     write_split(home, {"split_parts": {"val": ["/etc/passwd"]}})
     info = json.loads((home / ".nv-meta/.info.json").read_text())
     (home / ".nv-meta/.info.json").write_text(json.dumps({"shard_counts": info["shard_counts"] | {"/etc/passwd": 1}}))
@@ -190,16 +202,22 @@ def change_database(folder: Path, change: str) -> None:
         database.commit()
 
 
-def test_a_key_that_only_the_database_has_leads_to_no_sample(folder: Path) -> None:
-    """A wrong key in index.sqlite is an error when its sample is read; the others are as they are."""
-    prepare_energon(folder, NAMES)
-    change_database(folder, "UPDATE samples SET sample_key = 'other' WHERE sample_key = 'pebble0001'")
-    ds = wds.IndexedDataset(folder, cache_dir="")
-    with pytest.raises(StaleIndexError, match=r"the index has the key 'other', the shard 'pebble0001'"):
+def test_a_key_that_only_the_database_has_leads_to_no_sample(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A wrong key in index.sqlite is told when the shard is opened, or is an error when its sample is read."""
+    (path,) = write_shards(tmp_path, 60)
+    expected = streamed(Path(path))
+    prepare_energon(tmp_path, ["a-0.tar"])
+    change_database(tmp_path, "UPDATE samples SET sample_key = 'other' WHERE sample_index = 5")
+    ds = wds.IndexedDataset(tmp_path, cache_dir="")
+    with pytest.raises(StaleIndexError, match=r"the index has the key 'other', the shard '0-000005'"):
         ds["other"]
     with pytest.raises(KeyError):
-        ds["pebble0001"]
-    assert as_pairs(ds[2:]) == [sample for name in NAMES for sample in streamed(folder / name)][2:]
+        ds["0-000005"]
+    assert as_pairs(ds[6:]) == expected[6:]
+    change_database(tmp_path, "UPDATE samples SET sample_key = 'first' WHERE sample_index = 0")
+    ds = wds.IndexedDataset(tmp_path, cache_dir="")
+    assert ds.all_keys() == [key for key, _ in expected]
+    assert "index.sqlite: not used as the index of the shard: sample 0 is 'first', says the index" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,14 @@ def test_a_sidecar_that_does_not_fit_never_gives_a_wrong_sample(
     assert all(url in error and "does not fit the shard" in error for error in errors)
 
 
+def test_an_index_of_another_shard_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """DALI's index of a shard of the same sizes, with other names, is told in the log, and another one made."""
+    one, other = map(Path, write_shards(tmp_path, 9, 9))
+    shutil.copy(write_sidecar(other, "dali"), tmp_path / "a-0.idx")
+    assert as_pairs(wds.IndexedDataset(str(one), cache_dir="")) == streamed(one)
+    assert "sample 0 is '1-000000', says the index, and '0-000000', says the shard" in caplog.text
+
+
 def check(ds: Any, expected: list[Any]) -> list[str]:
     """The messages of samples that cannot be had; all others are samples of the shard, and the right ones."""
     errors = []

@@ -134,8 +134,11 @@ def shards_of_index(
 
 def _shards_of_counts(counts: dict[Any, Any], path: str, allow_pipe: bool | None) -> Iterator[CountedShard]:
     """The shards that Energon counted; they lie below the folder above that of its file."""
-    elsewhere = path if is_elsewhere(path) else None
-    base = _joined("" if elsewhere else posixpath.dirname(path), "..")
+    folder, _, name = without_query(path).rpartition("/")
+    above = posixpath.dirname(folder)
+    elsewhere = f"{above}/{name}" if is_elsewhere(path) else None
+    base = posixpath.normpath(posixpath.join(folder, ".."))
+    base = "" if elsewhere or base == "." else base
     for url, count in counts.items():
         place = f"{public_url(path)}: shard_counts: {public_url(str(url))}"
         shard = _shard({"url": url, "nsamples": count}, place, base, elsewhere)

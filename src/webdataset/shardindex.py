@@ -19,6 +19,7 @@ from .errors import DataError, OpenError, SampleError, StaleIndexError, printabl
 from .handlers import ignore_and_continue, reraise_exception
 from .indexfiles import format_dali, format_offsets, format_ours, parse_dali, parse_offsets, parse_ours
 from .sampleindex import SampleIndex, lower_case, scan_samples
+from .samples import decode_name, key_of
 from .shardbytes import ShardBytes
 from .shardframes import write_gzi
 from .shardnotes import note_path, write_file_if_possible
@@ -26,7 +27,7 @@ from .shardoffsets import walk_members
 from .shardopening import open_shard
 from .storage import local, places
 from .storage.atomic import write_file
-from .tar.header import BLOCK, is_header
+from .tar.header import BLOCK, REGULAR_TYPES, is_header, parse_header
 from .tariterators import locate_shard
 
 logger = logging.getLogger(__name__)
@@ -193,12 +194,22 @@ def check_fit(index: SampleIndex, shard: ShardBytes) -> None:
     probes = 2 if shard.is_remote else PROBES
     for i in sorted({number * (count - 1) // (probes - 1) for number in range(probes)}):
         at = int(index.offsets[i])
-        if not is_header(shard.read(at, min(at + BLOCK, size))):
+        block = shard.read(at, min(at + BLOCK, size))
+        if not is_header(block):
             raise StaleIndexError(f"sample {i} does not begin at byte {at}, where the index says so")
+        key = _key_in(block)
+        if key is not None and index.told is not None and index.told.keys and index.told.key(i) != key:
+            raise StaleIndexError(f"sample {i} is {index.told.key(i)!r}, says the index, and {key!r}, says the shard")
     if any(key is not None and stop > end for key, _, stop in walk_members(shard, int(index.offsets[-2]))):
         raise StaleIndexError(f"the index ends at byte {end}, where the shard goes on")
     if shard.read(0, BLOCK)[156:157] == b"g":
         raise StaleIndexError("the shard begins with a global header, which offsets alone cannot tell")
+
+
+def _key_in(block: bytes) -> str | None:
+    """The key that a header block alone tells; None where it is an extended one, or belongs to no sample."""
+    header = parse_header(block)
+    return key_of(decode_name(header.name)) if header.type in REGULAR_TYPES else None
 
 
 def _cached(path: str, shard: ShardBytes) -> SampleIndex | None:
