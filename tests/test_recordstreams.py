@@ -421,6 +421,14 @@ def test_webdataset_asks_its_handler_about_records(tmp_path):
         list(wds.WebDataset(urls, select_files=lambda name: True, shardshuffle=False))
 
 
+def test_a_list_that_counts_records_wrongly_is_told(tmp_path):
+    """Where a list says how many samples a shard has, a stream of records must have so many."""
+    urls = named(tmp_path)[:2]
+    assert len(list(wds.WebDataset([{"url": url, "nsamples": 3} for url in urls], shardshuffle=False))) == 6
+    with pytest.raises(DataError, match=r"nsamples 4, the shard has 3"):
+        list(wds.WebDataset([{"url": url, "nsamples": 4} for url in urls], shardshuffle=False))
+
+
 def test_records_go_through_the_cache(tmp_path):
     """Copies of streams of records are kept, and an error page in place of one is not."""
     url = named(tmp_path)[0]

@@ -19,6 +19,7 @@ from zlib import crc32
 from ._arguments import check_number
 from ._closing import close_stream, closing_source
 from ._types import Handler
+from .countedshards import check_count
 from .errors import DecodingError, printable
 from .recordformats import FORMATS, MSGPACK, OLD_MSGPACK, RecordFormat
 from .tar.source import Source
@@ -56,6 +57,8 @@ def records_of(
                 yield from reader.read(samples, origin.get("local_path"))
                 if reader.stopped:
                     return
+                if origin.get("counted") is not None and not reader.skipped:
+                    check_count(origin["counted"], reader.number)
             except Exception as exn:
                 note_fault(origin)
                 if reader is not None and exn is reader.raised:
@@ -78,6 +81,8 @@ class _RecordReader:
     """The records of one stream, once.
 
     Attributes:
+        number: of the record that the window begins with, and in the end how many there were.
+        skipped: records that made no sample.
         stopped: the handler wants no more.
         raised: what the handler has raised.
     """
@@ -89,7 +94,8 @@ class _RecordReader:
         self._source = Source(stream)
         self._window = memoryview(bytearray(WINDOW))
         self._there = 0  # so many bytes of it are of the stream
-        self._number = self._begin = 0  # of the record that the window begins with, and its offset
+        self.number = self._begin = 0  # of the record that the window begins with, and its offset
+        self.skipped = 0
         self.stopped = False
         self.raised: BaseException | None = None
 
@@ -103,7 +109,7 @@ class _RecordReader:
         open_window = self._form.begin(self._package)
         while self._fill():
             decode, tell = open_window(self._window[: self._there])
-            number, used, more = self._number, 0, True
+            number, used, more = self.number, 0, True
             while more:
                 try:
                     while True:
@@ -126,7 +132,7 @@ class _RecordReader:
                         decode, tell = open_window(self._window[: self._there])
                         used = 0
                     else:
-                        number, used, more = self._number, 0, False
+                        number, used, more = self.number, 0, False
                 else:
                     sample = self._sample(record, number, self._begin + used, local_path)
                     if self.stopped:
@@ -140,7 +146,7 @@ class _RecordReader:
     def _use(self, used: int, number: int) -> None:
         """So many bytes at the front of the window are done with; what begins there has this number."""
         self._begin += used
-        self._number = number
+        self.number = number
         self._there -= used
         self._window[: self._there] = self._window[used : used + self._there]
 
@@ -180,7 +186,7 @@ class _RecordReader:
         return self._there > 0
 
     def _failure(self, fact: str) -> DecodingError:
-        return DecodingError(message=fact, member=f"record {self._number}", offset=self._begin)
+        return DecodingError(message=fact, member=f"record {self.number}", offset=self._begin)
 
     def _sample(self, record: Any, number: int, begin: int, local_path: str | None) -> Any:
         """The sample that a record makes; None, after a word with the handler, where it makes none."""
@@ -190,6 +196,7 @@ class _RecordReader:
             exn.locate(member=f"record {number}", offset=begin)
             if number == 0:  # it is something else than records
                 raise
+            self.skipped += 1
             try:
                 self.stopped = not self._handler(locate_shard(exn, self._url, "read"))
             except BaseException as raised:
