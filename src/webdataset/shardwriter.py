@@ -155,7 +155,7 @@ class ShardWriter:
         self._indexer = index_writer(
             index,
             self.pattern,
-            self._name(first),
+            self._name(first) if index else "",  # a subclass may name shards itself
             writer,
             opener,
             before=before,
