@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import signal
 import subprocess
@@ -134,6 +135,58 @@ def test_several_downloads_at_a_time(tmp_path, urls):
         random_downloader(urls, directory=str(tmp_path), command="exit 3", njobs=2, errors="raise")
     with pytest.raises(ValueError, match='mode must be "update" or "replace"'):
         random_downloader(urls[0], mode="x")
+
+
+def test_what_counts_as_a_shard_and_how_much_there_may_be(tmp_path, urls, caplog):
+    """Only names that the pattern takes count; nothing is added from `maxsize` bytes on; `verbose` tells what comes."""
+    (tmp_path / "notes.tar").write_bytes(b"x")
+    size = os.path.getsize(urls[0])
+    options = {"directory": str(tmp_path), "pattern": "shard-*.tar", "maxsize": size + 1, "verbose": True}
+    with caplog.at_level(logging.INFO, "webdataset.downloader"):
+        RandomShardDownloader(urls, 4, **options).update()
+    assert len(list(tmp_path.glob("shard-*.tar"))) == 2
+    assert [record.levelname for record in caplog.records] == ["INFO"] * 2
+    assert "added" in caplog.text
+
+
+def test_jobs_with_all_their_arguments(tmp_path, urls):
+    """run_job fills, or replaces in the way that is named, until an error; random_downloader does with its options."""
+    for mode, strategy in (("update", "oldest"), ("replace", "random"), ("replace", "oldest")):
+        folder = tmp_path / f"{mode}-{strategy}"
+        folder.mkdir()
+        left = iter(urls[:3])
+
+        def download(url, target, left=left):
+            Path(target).write_bytes(Path(next(left)).read_bytes())
+
+        shards = RandomShardDownloader(urls, 2, directory=str(folder), download=download, errors="raise", increment=1)
+        if mode == "replace":
+            with pytest.raises(StopIteration):
+                shards.run_job(poll=0, mode=mode, strategy=strategy)
+            assert len(shards.list_files()) == 1
+        else:
+            shards.nshards = 9
+            with pytest.raises(StopIteration):
+                shards.run_job(poll=0, mode=mode, strategy=strategy)
+            assert len(shards.list_files()) == 3
+        with pytest.raises(ValueError, match='strategy must be "oldest" or "random"'):
+            shards.replace_every(0, strategy="newest")
+    folder = tmp_path / "function"
+    enough = f"test $(ls {folder} | wc -l) -lt 3 && cp {{url}} {{output}}"
+    with pytest.raises(OSError, match="exit status 1"):
+        random_downloader(
+            urls,
+            directory=str(folder),
+            nshards=4,
+            command=enough,
+            pattern="shard*",
+            increment=1,
+            maxsize=10**9,
+            poll=0,
+            errors="raise",
+            verbose=True,
+        )
+    assert len(os.listdir(folder)) == 3
 
 
 COMMAND = [sys.executable, "-W", "error", "-m", "webdataset.downloader"]

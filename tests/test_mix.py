@@ -50,6 +50,9 @@ def test_the_published_order_of_draws():
     assert list(wds.RandomMix(THREE, [1, 2, 1])) == golden
     assert list(random_samples(THREE, [1, 2, 1])) == golden
     assert list(random_samples(THREE, [1, 2, 1], rng=random.Random(0))) == golden
+    other = list(random_samples(THREE, [1, 2, 1], seed=5))
+    assert other == list(random_samples(THREE, [1, 2, 1], rng=random.Random(5))) != golden
+    assert sorted(random_samples(THREE, [1, 2, 1], longest=True, seed=5)) == [1] * 5 + [2] * 5 + [3] * 5
 
 
 def test_each_epoch_and_each_reader_draws_anew(monkeypatch):

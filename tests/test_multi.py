@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import multiprocessing
 import os
 import pickle
@@ -292,6 +293,14 @@ def test_a_data_set_without_samples(tmp_path_factory, prefix):
         list(MultiLoader(wds.WebDataset(empty, shardshuffle=False), workers=2, prefix=prefix))
     one = write_shards(tmp_path_factory.mktemp("one"), 1, 5)
     assert len(list(MultiLoader(wds.WebDataset(one, shardshuffle=False), workers=3, prefix=prefix))) == 5
+
+
+def test_verbose(prefix, caplog):
+    """The processes that begin and end are logged, with their numbers."""
+    with caplog.at_level(logging.INFO, "webdataset.multi"):
+        assert sorted(MultiLoader([1, 2], workers=2, verbose=True, prefix=prefix)) == [1, 1, 2, 2]
+    said = caplog.text
+    assert said.count(" of 2 is process ") == said.count(" has ended") == 2
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-import os.path
+import os
 import pickle
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -56,6 +58,29 @@ def test_who_am_i(monkeypatch):
         monkeypatch.setenv(name, str(value))
     assert utils.pytorch_worker_info() == (2, 3, 4, 5)
     assert utils.pytorch_worker_seed() == 2004
+
+
+GROUPS = """
+import sys
+import torch.distributed as dist
+from webdataset import utils
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+mine = [dist.new_group([0]), dist.new_group([1])][rank]
+print(*utils.pytorch_worker_info(), *utils.pytorch_worker_info(group=mine))
+print(utils.pytorch_worker_seed(), utils.pytorch_worker_seed(group=mine))
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_who_am_i_in_a_process_group(tmp_path):
+    """Ranks are those of torch.distributed, or of the group that is named: here each process has one of its own."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    commands = [[sys.executable, "-c", GROUPS, str(rank), str(tmp_path / "meet")] for rank in (0, 1)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for command in commands]
+    said = [process.communicate(timeout=100)[0].splitlines() for process in running]
+    assert said == [["0 2 0 1 0 1 0 1", "0 0"], ["1 2 0 1 0 1 0 1", "1000 0"]]
 
 
 @pytest.mark.parametrize(("text", "value"), [("3", 3), ("True", True), ("None", None), ("1_0", 10), ("0x1f", 31)])
