@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import lzma
 import random
+import re
 import shutil
 import struct
 import sys
@@ -25,9 +26,10 @@ import webdataset as wds
 from helpers import names_in, tar_bytes
 from nginx import Nginx
 from reading import fused, read
+from servers import Page, Request, serve
 from test_indexed import as_pairs
 from tools import run
-from webdataset.errors import DataError, StaleIndexError, TruncatedError
+from webdataset.errors import DataError, OpenError, StaleIndexError, TruncatedError
 from webdataset.handlers import ignore_and_continue
 from webdataset.shardindex import write_sidecar
 from webdataset.tar import frames
@@ -380,6 +382,33 @@ def test_headers_of_large_remote_members_cost_few_frames(nginx: Nginx) -> None:
     ds = wds.IndexedDataset(nginx.url(path.name), sidecars=False)
     assert sum(asked.bytes for asked in nginx.asked("/large.tar.zst")) < path.stat().st_size // 3
     assert ds[2]["bin"] == random.Random(2).randbytes(12 << 20)
+
+
+def test_an_object_replaced_before_it_is_copied_is_told(tmp_path: Path) -> None:
+    """A copy is of the version that was looked at, or there is an error: never a copy of one, an index of another."""
+    old, new = (Page(lzma.compress(plain(n)), headers={"ETag": f'"{n}"'}) for n in (3, 4))
+
+    def answer(request: Request) -> Page:
+        return new if request.method == "GET" and not request.headers.get("Range") else old
+
+    with serve({"/a.tar.xz": answer}) as server, pytest.raises(StaleIndexError, match="replaced just now"):
+        wds.IndexedDataset(server.url("/a.tar.xz"), sidecars=False)
+    assert names_in(tmp_path / "cache") == []
+
+
+def test_a_server_that_fails_is_no_reason_for_a_copy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where frames cannot be had because a server refuses, that is the error; nothing is downloaded whole."""
+    written(tmp_path / "a.tar.zst", seekable=True)
+    good = Page((tmp_path / "a.tar.zst").read_bytes(), headers={"ETag": '"1"'})
+
+    def answer(request: Request) -> Page:
+        wanted = re.match(r"bytes=(\d+)-", request.headers.get("Range", ""))
+        return Page(status=403) if wanted and 10_000 < int(wanted[1]) < 5_000_000 else good
+
+    with serve({"/a.tar.zst": answer}) as server, pytest.raises(OpenError, match="403"):
+        wds.IndexedDataset(server.url("/a.tar.zst"), sidecars=False)
+    assert all(request.method == "HEAD" or request.headers.get("Range") for request in server.requests)
+    assert "decompressed" not in caplog.text
 
 
 @pytest.mark.parametrize("fault", ["cut", "backwards", "moved", "of nothing", "beyond"])
