@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -322,6 +323,27 @@ def test_changed_bytes(kind, items, position, new):
         said = str(exn)
     assert "\n" not in said
     assert not said or said.startswith("u")
+
+
+@EACH
+@pytest.mark.parametrize("size", [300, 70_000, WINDOW - 30, WINDOW + 30])
+def test_no_seams_between_windows(kind, size, tmp_path):
+    """Records of any size come back over many windows, also from streams of few bytes a read; and cuts are told."""
+    chance = random.Random(size)
+    items = [{"n": n, "data": chance.randbytes(size + chance.randrange(20))} for n in range(max(9, 900_000 // size))]
+    pieces = [kind.dumps(item) for item in items]
+    data = b"".join(pieces)
+    path = tmp_path / "a.bin"
+    path.write_bytes(data)
+    with path.open("rb") as stream:
+        assert list(kind.iterator([{"url": "u", "stream": stream}])) == items
+    assert list(kind.iterator([{"url": "u", "stream": TrickleReader(data)}])) == items
+    length = len(data) - len(pieces[-1]) - len(pieces[-2]) // 2
+    begin = len(data) - len(pieces[-1]) - len(pieces[-2])
+    found = kind.iterator([{"url": "u", "stream": io.BytesIO(data[:length])}])
+    assert list(islice(found, len(items) - 2)) == items[:-2]
+    with pytest.raises(DecodingError, match=rf"record {len(items) - 2}: the stream ends .* \(byte {begin}\)"):
+        next(found)
 
 
 @EACH

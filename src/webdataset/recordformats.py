@@ -1,9 +1,9 @@
 """Bytes of records, one behind the other <-> the records: MsgPack and CBOR, by the packages that know them.
 
-A format is begun once a stream. It opens windows of bytes and gives two functions for each: one decodes the next
-record, one tells where it ended. The first raises one of `ends` where the window has not got all of a record. It must
-not take memory that the data only claims, and must not crash on data that is nested deeply. Memory for windows is used
-again: fresh memory costs more than decoding.
+A format makes a window: memory to read into, and a function that opens so many bytes at its front. That gives two
+functions: one decodes the next record, one tells where it ended. The first raises one of `ends` where the window has
+not got all of a record. It must not take memory that the data only claims, and must not crash on data that is nested
+deeply. The memory is used again: fresh memory costs more than decoding.
 
 Records of the time before MsgPack told texts from bytes are read too: where something is no UTF-8, it is bytes.
 """
@@ -18,7 +18,7 @@ from ._optional import require
 from .codecs.basic import cbor_module
 
 Opened = tuple[Callable[[], Any], Callable[[], int]]
-Open = Callable[[memoryview], Opened]
+Window = tuple[memoryview, Callable[[int], Opened]]
 
 
 class RecordFormat(NamedTuple):
@@ -27,14 +27,14 @@ class RecordFormat(NamedTuple):
     Attributes:
         name: as people write it.
         load: imports its package; gives what the other three take.
-        begin: a function that opens the windows of one stream, one after the other.
+        window: a window of so many bytes.
         ends: the exceptions that say that the window ends in a record.
         dumps: a record to its bytes.
     """
 
     name: str
     load: Callable[[], Any]
-    begin: Callable[[Any], Open]
+    window: Callable[[Any, int], Window]
     ends: Callable[[Any], tuple[type[BaseException], ...]]
     dumps: Callable[[Any, Any], bytes]
 
@@ -46,26 +46,27 @@ def _load_msgpack() -> Any:
 _ANY = (1 << 32) - 1  # lengths of texts and bytes are compared with what is there
 
 
-def _begin_msgpack(msgpack: Any, raw: bool = False) -> Open:
-    def open_window(window: memoryview) -> Opened:
-        size = len(window)  # nothing has more items than there are bytes
-        unpacker = msgpack.Unpacker(
-            raw=raw, strict_map_key=False, max_buffer_size=size, max_str_len=_ANY, max_bin_len=_ANY, max_ext_len=_ANY
+def _msgpack_window(msgpack: Any, size: int, raw: bool = False) -> Window:
+    view = memoryview(bytearray(size))
+
+    def open_front(there: int) -> Opened:
+        unpacker = msgpack.Unpacker(  # nothing has more items than there are bytes
+            raw=raw, strict_map_key=False, max_buffer_size=there, max_str_len=_ANY, max_bin_len=_ANY, max_ext_len=_ANY
         )
-        unpacker.feed(window)
+        unpacker.feed(view[:there])
         return unpacker.unpack, unpacker.tell
 
-    return open_window
+    return view, open_front
 
 
-def _begin_old_msgpack(msgpack: Any) -> Open:
-    open_raw = _begin_msgpack(msgpack, raw=True)
+def _old_msgpack_window(msgpack: Any, size: int) -> Window:
+    view, open_raw = _msgpack_window(msgpack, size, raw=True)
 
-    def open_window(window: memoryview) -> Opened:
-        unpack, tell = open_raw(window)
+    def open_front(there: int) -> Opened:
+        unpack, tell = open_raw(there)
         return lambda: _texts(unpack()), tell
 
-    return open_window
+    return view, open_front
 
 
 def _texts(value: Any) -> Any:
@@ -100,26 +101,29 @@ def _load_any_cbor() -> Any:
 _READ_AHEAD = 512  # more is copied and given back for each record
 
 
-def _begin_cbor(cbor: Any) -> Open:
-    stream = io.BytesIO()
-    tell = stream.tell
+def _cbor_window(cbor: Any, size: int) -> Window:
+    whole, part = io.BytesIO(bytes(size)), io.BytesIO()
+    view = whole.getbuffer()
     decoder: Any = getattr(cbor, "CBORDecoder", None)
     options = {"read_size": _READ_AHEAD}
 
-    def open_window(window: memoryview) -> Opened:
-        stream.seek(0)
-        stream.write(window)
-        stream.truncate()
+    def open_front(there: int) -> Opened:
+        stream = whole
+        if there < size:  # what is behind it is old
+            stream = part
+            stream.seek(0)
+            stream.write(view[:there])
+            stream.truncate()
         stream.seek(0)
         if decoder is None:
-            return lambda: cbor.load(_Exact(stream)), tell
+            return lambda: cbor.load(_Exact(stream)), stream.tell
         try:
-            return decoder(stream, **options).decode, tell
+            return decoder(stream, **options).decode, stream.tell
         except TypeError:  # cbor2 before 6
             options.clear()
-            return decoder(stream).decode, tell
+            return decoder(stream).decode, stream.tell
 
-    return open_window
+    return view, open_front
 
 
 class _Exact:
@@ -144,9 +148,9 @@ def _dump_cbor(cbor: Any, record: Any) -> bytes:
     return dumped
 
 
-MSGPACK = RecordFormat("MsgPack", _load_msgpack, _begin_msgpack, _msgpack_ends, _pack)
-OLD_MSGPACK = MSGPACK._replace(begin=_begin_old_msgpack)
-CBOR = RecordFormat("CBOR", _load_any_cbor, _begin_cbor, _cbor_ends, _dump_cbor)
+MSGPACK = RecordFormat("MsgPack", _load_msgpack, _msgpack_window, _msgpack_ends, _pack)
+OLD_MSGPACK = MSGPACK._replace(window=_old_msgpack_window)
+CBOR = RecordFormat("CBOR", _load_any_cbor, _cbor_window, _cbor_ends, _dump_cbor)
 CBOR2 = CBOR._replace(load=_load_cbor2)
 
 FORMATS = {"msgpack": MSGPACK, "cbor": CBOR}

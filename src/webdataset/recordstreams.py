@@ -92,7 +92,7 @@ class _RecordReader:
         self._max_bytes, self._handler = max_bytes, handler
         self._package = form.load()
         self._source = Source(stream)
-        self._window = memoryview(bytearray(WINDOW))
+        self._window, self._open = form.window(self._package, WINDOW)
         self._there = 0  # so many bytes of it are of the stream
         self.number = self._begin = 0  # of the record that the window begins with, and its offset
         self.skipped = 0
@@ -106,9 +106,8 @@ class _RecordReader:
     def read(self, samples: bool, local_path: str | None) -> Iterator[Any]:
         """The records, or samples. This runs once a record: what is rare is done elsewhere."""
         url, ends = self._url, self._form.ends(self._package)
-        open_window = self._form.begin(self._package)
         while self._fill():
-            decode, tell = open_window(self._window[: self._there])
+            decode, tell = self._open(self._there)
             number, used, more = self.number, 0, True
             while more:
                 try:
@@ -128,8 +127,9 @@ class _RecordReader:
                 except Exception as exn:
                     self._use(used, number)
                     if self._is_of_old(exn):
-                        open_window = OLD_MSGPACK.begin(self._package)
-                        decode, tell = open_window(self._window[: self._there])
+                        self._form = OLD_MSGPACK
+                        self._enlarge(len(self._window))
+                        decode, tell = self._open(self._there)
                         used = 0
                     else:
                         number, used, more = self.number, 0, False
@@ -172,9 +172,7 @@ class _RecordReader:
                 f"it has more than {self._max_bytes:g} bytes; if its length is not damaged, raise max_bytes"
             )
         if before == len(self._window):
-            larger = memoryview(bytearray(2 * before))
-            larger[:before] = self._window
-            self._window = larger
+            self._enlarge(2 * before)
         wanted = min(before + before // 4 + 1, len(self._window))
         while self._there < wanted:
             count = self._source.read_into(self._window[self._there :])
@@ -184,6 +182,12 @@ class _RecordReader:
         if before and self._there == before:
             raise self._failure(f"the stream ends inside it, after {before} of its bytes")
         return self._there > 0
+
+    def _enlarge(self, size: int) -> None:
+        """Have another window with the same bytes."""
+        old = self._window[: self._there]
+        self._window, self._open = self._form.window(self._package, size)
+        self._window[: self._there] = old
 
     def _failure(self, fact: str) -> DecodingError:
         return DecodingError(message=fact, member=f"record {self.number}", offset=self._begin)
