@@ -26,6 +26,7 @@ import webdataset as wds
 from helpers import foreign_data, tar_bytes, write_picture_shards
 from reading import golden, golden_names, hashed
 from webdataset import dataset
+from webdataset.classic import bare
 from webdataset.dataset import Dataset, base_plus_ext, ignore_and_continue, reraise_exception, warn_and_continue
 from webdataset.errors import DataError, DecodingError, EmptyDatasetError, OpenError, SecurityError
 from webdataset.io import command_pipe, reader
@@ -249,6 +250,26 @@ def test_archives_of_other_tools(name, read):
     assert hashed([(sample.pop("__key__"), sample) for sample in samples]) == [
         (key, fields) for key, fields in golden("expected.json")[name]
     ]
+
+
+@pytest.mark.filterwarnings("ignore:.*(members follow|no end mark|torn apart|follows the end)")
+@pytest.mark.parametrize("name", golden_names("expected_corrupt.json"))
+def test_damaged_archives(name):
+    """Of each damaged archive come the samples that the modern class gives, and the same error."""
+    path = str(foreign_data() / name)
+
+    def outcome(samples: Any) -> Any:
+        found: list[Any] = []
+        try:
+            found.extend(bare(sample) for sample in samples)
+        except (DataError, EmptyDatasetError) as error:
+            return found, type(error), str(error)
+        return found, None, None
+
+    expected = outcome(wds.WebDataset(path, shardshuffle=False))
+    assert expected == outcome(Dataset(path)) == outcome(WebDataset(path, decoder=False))
+    lenient = outcome(wds.WebDataset(path, shardshuffle=False, handler=ignore_and_continue))
+    assert lenient == outcome(Dataset(path, handler=ignore_and_continue))
 
 
 def test_urls(urls, pattern, tmp_path):

@@ -48,6 +48,7 @@ class ClassicShards:
         self.shuffle = shuffle
         self.prepare = prepare
         self._epoch = 0
+        self._told = 0  # number of workers that were said to be too many
 
     @property
     def splits_readers(self) -> bool:
@@ -63,7 +64,8 @@ class ClassicShards:
         """Set `urls` to the share of the subset, or else of the DataLoader worker."""
         index, total = self.share
         self.urls = self.full_urls[index::total]
-        if index == 0 and total > len(self.full_urls):
+        if index == 0 and total > max(len(self.full_urls), self._told):
+            self._told = total
             logger.warning("%d shards for %d workers: some have nothing to do", len(self.full_urls), total)
 
     @property
