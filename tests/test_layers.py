@@ -29,7 +29,7 @@ SECTIONS = [
     "tenbinformat tenbinsockets tenbin codecs autodecode rules filters classicdecoders "
     "recordformats recordstreams cborsiterators msgpackiterators utils",
     "_epochs _empty pipeline _dataset_arguments fluid crew threaded mix extradatasets indexed streamplan streamindex "
-    "compat classicshards classic dataset webdataset iterators mock workerenv shardcache dbcache",
+    "compat classicshards classic classicmembers dataset webdataset iterators mock workerenv shardcache dbcache",
     "encoders samplenames shardjson indexwriter tarwriter recordwriter headway backlog shardwriter writer",
     "multi downloader bench typecheck",
     "__init__",

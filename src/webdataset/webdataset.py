@@ -20,8 +20,9 @@ from ._types import AnyStage, Handler
 from .archivemembers import ArchiveMember, tar_file_iterator
 from .classic import Bare, ClassicPipeline, without_place
 from .classicdecoders import apply_decoder, default_handlers, imagehandler
+from .classicmembers import group_by_keys, tardata
 from .classicshards import ClassicShards, Opener
-from .dataset import MODERN, Dataset, group_by_keys, tardata
+from .dataset import MODERN, Dataset
 from .errors import SampleError, printable
 from .filters._places import apply_each
 from .handlers import ignore_and_continue, ignore_and_stop, reraise_exception, warn_and_continue, warn_and_stop
@@ -60,7 +61,7 @@ class WebDataset(ClassicPipeline):
         prepare_for_worker: True calls `shard_selection` at the beginning of each pass, in the worker; a function is
             called there without arguments instead; False: every worker reads all shards.
         length: what `len()` says; None: it raises TypeError.
-        handler: error policy for all of this.
+        handler: error policy for reading, grouping, decoding, extracting and transforming.
         extra_meta: as the attribute.
 
     Attributes:
