@@ -169,6 +169,16 @@ def test_epochs(urls):
     assert len(list(wds.ThreadedLoader(endless, 2).slice(300))) == 300
 
 
+def test_numbers_and_lengths_are_those_of_the_data_set(tmp_path):
+    """What the data set knows of its samples, the loader knows too."""
+    dataset = plain(write_shards(tmp_path, 3, 4)).decode()
+    loader = wds.ThreadedLoader(dataset, 2)
+    assert loader[5]["txt"] == dataset[5]["txt"] == "text 5"
+    assert len(loader) == len(dataset) == 12
+    with pytest.raises(TypeError, match="the stage batched may change"):
+        len(loader.batched(2))
+
+
 def test_any_pipeline(urls):
     """Also one that is not made of tar shards, or reads by other stages; without work for threads it is as it was."""
     square = wds.FluidWrapper(range(100)).map(lambda x: x * x)

@@ -31,6 +31,12 @@ class PipelineStage:
         raise NotImplementedError(f"{type(self).__name__} must define run(src)")
 
 
+def single_stages(stages: Iterable[Any]) -> Iterator[Any]:
+    """The stages; in place of those that hold others, in their attribute `inner_stages`, what they hold."""
+    for stage in stages:
+        yield from getattr(stage, "inner_stages", (stage,))
+
+
 class FilterFunction:
     """A stage function with its arguments: call it with an iterable and it iterates."""
 

@@ -26,7 +26,7 @@ from ._arguments import check_number
 from ._closing import close_source
 from ._empty import CheckEmpty, Drought
 from ._epochs import EpochCounter
-from ._stage import FilterFunction, PipelineStage, RestCurried, public_name
+from ._stage import FilterFunction, PipelineStage, RestCurried, public_name, single_stages
 from ._torchdata import TorchIterable, register_with_torch
 from ._types import AnyStage
 from .cborsiterators import cbors2_samples, cbors_samples
@@ -172,16 +172,15 @@ class DataPipeline(TorchIterable, PipelineStage):
         # A source that is a pipeline or a loader has divided the stream itself, by rank at least.
         divided = info.reader if hasattr(self.pipeline[0], "dataset") or _is_pipeline(self.pipeline[0]) else 0
         drawing = 0
-        for stage in self.pipeline:
+        for stage in single_stages(self.pipeline):
             if isinstance(stage, SeededStage):
                 stage.place = drawing
             drawing += random_stages_in(stage)
             start = getattr(stage, "start", None)
             if callable(start) and _takes_epoch(start):
                 start(epoch, divided)
-            for check in getattr(stage, "empty_checks", [stage]):
-                if isinstance(check, CheckEmpty):
-                    check.epochs = self._epochs
+            if isinstance(stage, CheckEmpty):
+                stage.epochs = self._epochs
             if getattr(stage, "splits_readers", False):
                 divided = info.reader
 

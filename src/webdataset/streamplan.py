@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from . import filters, tariterators
 from ._empty import CheckEmpty
-from ._stage import FilterFunction, public_name
+from ._stage import FilterFunction, public_name, single_stages
 from .cache import FileCache
 from .countedshards import CountedShard
 from .handlers import reraise_exception
@@ -111,7 +111,7 @@ def plan_of(pipeline: Any) -> Plan:
     if not pipeline.pipeline:
         raise OtherSamplesError("it has no stages")
     plan = _source_plan(pipeline.pipeline[0])
-    for stage in pipeline.pipeline[1:]:
+    for stage in single_stages(pipeline.pipeline[1:]):
         plan = _after(plan, stage)
     if plan.reading not in READERS:
         raise OtherSamplesError("it has no stages that read archives")

@@ -58,7 +58,7 @@ class InThreads(PipelineStage):
 
     Attributes:
         reading: stages from shards to samples; none: samples come in.
-        empty_checks: the stage behind them that tells of a data set without a sample, if there is one.
+        check: the stage behind them that tells of a data set without a sample, if there is one.
         each: stages for single samples.
     """
 
@@ -67,12 +67,17 @@ class InThreads(PipelineStage):
     ) -> None:
         """`endless`: shards are drawn without end; `options` are those of a Crew."""
         self.reading = reading
-        self.empty_checks = check
+        self.check = check
         self.each = each
         self._endless = endless
         self._options = options
         self._handlers: list[list[Any]] = [[] for _ in (*reading, *each)]
         self._running: WeakSet[Crew] = WeakSet()
+
+    @property
+    def inner_stages(self) -> list[Any]:
+        """The stages, in their order."""
+        return [*self.reading, *self.check, *self.each]
 
     def bind_policies(self, bind: Callable[[Any], tuple[Any, list[Any]]]) -> Self:
         """The same, each stage with the handlers of one pass."""
@@ -98,7 +103,7 @@ class InThreads(PipelineStage):
         self._running.add(crew)
         with closing_source(results := crew.results()):
             yield from results
-            for check in self.empty_checks if not seen else ():
+            for check in self.check if not seen else ():
                 yield from check(())
 
     def _samples(self, feed: Shared, seen: list[bool]) -> Iterator[Any]:
@@ -132,7 +137,7 @@ class InThreads(PipelineStage):
         self.__dict__.update(state, _running=WeakSet())
 
     def __repr__(self) -> str:
-        return f"<in {self._options['num_threads']} threads {[*self.reading, *self.each]}>"
+        return f"<in {self._options['num_threads']} threads {self.inner_stages}>"
 
 
 class ThreadedLoader(DataPipeline, FluidInterface):
