@@ -1,9 +1,10 @@
-"""A shard -> its index: cached, in Energon's database, `<shard>.tar.idx`, DALI's `<shard>.idx`, or made from the headers.
+"""A shard -> its index: cached, in a database or file that others left (Energon, DALI), or made from the headers.
 
 A cached index counts when it is of this very state of the shard (size and time of change, or ETag) and its checksum is
 right. A sidecar cannot say what it is of, so it counts when it is not older than the (local) shard, does not reach
 beyond it, ends at its end, and samples begin where it says, at PROBES places; what is read with it is checked again
-for each sample, by `shardoffsets`. What does not count is made anew, and said so in the log. What is made is cached where that can be.
+for each sample, by `shardoffsets`. What does not count is made anew, and said so in the log. What is made is cached
+where that can be.
 """
 
 from __future__ import annotations
