@@ -20,7 +20,7 @@ SECTIONS = [
     "order pytorch",
     "storage gopen io",
     "braces shardfiles shardgaps shardglobs shardlistfiles shardfolders shardspecs shardpatterns "
-    "countedshards shardlists",
+    "indexspecs countedshards shardlists",
     "tar",
     "samples grouping runs archivemembers tariterators openahead openers filetypes cachelocks cachepartial "
     "cachedownload cachefollow cachecleanup cachenames cache",
