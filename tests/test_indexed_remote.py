@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import lzma
@@ -21,6 +22,7 @@ from nginx import Nginx
 from test_indexed import ALL, as_pairs, samples, streamed, write_shards
 from webdataset.errors import DataError, NotFoundError, OpenError, ShardListError
 from webdataset.handlers import ignore_and_continue
+from webdataset.shardbytes import LocalShard
 from webdataset.shardindex import write_sidecar
 
 
@@ -269,3 +271,19 @@ def test_a_server_without_ranges(nginx: Nginx) -> None:
     ds = wds.IndexedDataset(url, cache_shards=True)
     assert as_pairs(ds[i] for i in (29, 0, 7)) == [streamed(path)[i] for i in (29, 0, 7)]
     assert len(gets(nginx, path)) == before + 1
+
+
+def test_a_missing_sidecar_keeps_no_shard_open(nginx: Nginx, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards are let go of when they are no longer needed, not when garbage is collected, after a 404 too."""
+    monkeypatch.setattr("webdataset.indexed.OPEN_SHARDS", 1)
+    monkeypatch.setattr("webdataset.openshards.OPEN_SHARDS", 1)
+    paths = served(nginx, "let-go", *[2] * 8)
+    gc.collect()
+    gc.disable()
+    try:
+        ds = wds.IndexedDataset([url_of(nginx, path) for path in paths], cache_shards=True)
+        assert len(list(ds)) == 16
+        opened = [item for item in gc.get_objects() if isinstance(item, LocalShard)]
+    finally:
+        gc.enable()
+    assert len(opened) == 1

@@ -106,10 +106,10 @@ def open_response(
             learned = True
             continue
         advice = target.explain(response.status, response.headers, told)
-        fault = status_error(target.url, response.status, response.reason, response.headers, advice)
+        facts = (target.url, response.status, response.reason, response.headers, advice)
         if not worth_retrying(response.status):
-            raise fault
-        patience.failed(fault, seconds_of(response.headers.get("Retry-After")))
+            raise status_error(*facts)  # in no variable: it would hold this frame, and what callers have open
+        patience.failed(status_error(*facts), seconds_of(response.headers.get("Retry-After")))
 
 
 def _told(response: urllib3.BaseHTTPResponse) -> bytes:
