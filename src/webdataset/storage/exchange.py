@@ -92,11 +92,10 @@ def open_response(
         except OpenError:
             raise  # nothing was sent: there is no signature
         except (HTTPError, OSError) as exn:
-            fault = connection_error(target.url, exn, timeouts)
             if hopeless(exn):
-                raise fault
+                raise connection_error(target.url, exn, timeouts)
             if not (idle and isinstance(exn, ProtocolError)):
-                patience.failed(fault)
+                patience.failed(connection_error(target.url, exn, timeouts))
             idle = False
             continue
         if response.status in accept:
