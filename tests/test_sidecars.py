@@ -44,6 +44,24 @@ def test_offsets_are_checked_once_more_when_many_samples_are_read(tmp_path: Path
         list(cut[:80])
 
 
+def test_what_lies_beside_a_shard_is_where_the_shard_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GOPEN_REWRITE leads to counts, indexes and tables as it leads to their shard, and they are written there."""
+    folder = tmp_path / "real"
+    folder.mkdir()
+    for ending in (".tar", "_stats.json", ".parquet"):
+        shutil.copy(foreign_data() / "img2dataset-amber" / f"00000{ending}", folder)
+    monkeypatch.setenv("GOPEN_REWRITE", f"shards://={folder}/")
+    url, made = "shards://00000.tar", tmp_path / "cache"
+    assert len(wds.IndexedDataset(url)) == 3
+    assert write_sidecar(url) == str(folder / "00000.tar.idx")
+    assert as_pairs(wds.IndexedDataset(url)) == streamed(folder / "00000.tar")
+    assert not made.exists()
+    assert len(wds.IndexedDataset(url).where(lambda row: row["caption"] == "nothing")) == 0
+    with wds.TarWriter(str(folder / "a.tar.gz"), seekable=True) as sink:
+        sink.write({"__key__": "a", "txt": "a"})
+    assert write_sidecar("shards://a.tar.gz", "gzi") == str(folder / "a.tar.gz.gzi")
+
+
 @pytest.mark.parametrize("parts", [["dali"], ["energon"]])
 def test_indexes_that_we_write_are_read(parts: list[str], tmp_path: Path) -> None:
     """Sidecars that we write have the bytes that the other tools write, and give the samples."""

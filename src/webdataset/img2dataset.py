@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ._optional import require
 from .countedshards import CountedShard
 from .errors import DataError, MissingFieldError, StaleIndexError, printable, public_url
+from .gopen import rewrite_url
 from .shardindex import beside
 from .storage import local, places
 
@@ -58,10 +59,11 @@ def stats_count(url: str, storage_options: Any = None) -> CountedShard | None:
     if name is None:
         return None
     try:
-        path, shard = local.local_path(name), local.local_path(url)
+        place = rewrite_url(name)
+        path, shard = local.local_path(place), local.local_path(rewrite_url(url))
         if path is not None and (shard is None or os.stat(path).st_mtime_ns < os.stat(shard).st_mtime_ns):
             return None
-        with contextlib.closing(places.open_read(name, storage_options)) as stream:
+        with contextlib.closing(places.open_read(place, storage_options)) as stream:
             data = stream.read()
     except (OSError, DataError):
         return None
@@ -101,8 +103,9 @@ class KeyedTable:
         if name is None:
             raise StaleIndexError("a shard whose url has a query has no table beside it", url=url)
         self.name = public_url(name)
-        path = local.local_path(name)
-        with contextlib.closing(places.open_read(name, storage_options)) as stream:
+        place = rewrite_url(name)
+        path = local.local_path(place)
+        with contextlib.closing(places.open_read(place, storage_options)) as stream:
             self._source: Any = path or io.BytesIO(stream.read())
         self.columns = tuple(self._read(lambda: self._parquet.read_schema(self._source).names))
         found = [column for column in KEY_COLUMNS if column in self.columns]

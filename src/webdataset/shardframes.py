@@ -15,6 +15,7 @@ import weakref
 import numpy as np
 
 from .errors import DataError, OpenError, StaleIndexError, TruncatedError, public_url
+from .gopen import rewrite_url
 from .sampleindex import Integers
 from .shardbytes import LocalShard, Plain, RangeStream, ShardBytes, Version
 from .shardnotes import read_note, write_note
@@ -187,7 +188,7 @@ def write_gzi(url: str) -> str:
         StaleIndexError: the shard is not in BGZF.
         OpenError: it is not local, or cannot be read.
     """
-    path = local.local_path(url)
+    path = local.local_path(rewrite_url(url))
     if path is None:
         raise OpenError("a sidecar is written beside a local shard", url=url)
     with contextlib.closing(LocalShard(url, local.open_read(path, 0), Version(None))) as shard:
@@ -217,7 +218,7 @@ def _gzi(shard: ShardBytes, options: StorageOptions) -> Frames | None:
     if "?" in shard.url or not bgzf_size(shard.read(0, min(BGZF_HEADER, shard.size or 0))):
         return None
     try:
-        with contextlib.closing(places.open_read(shard.url + ".gzi", options)) as stream:
+        with contextlib.closing(places.open_read(rewrite_url(shard.url + ".gzi"), options)) as stream:
             packed, plain = parse_gzi(stream.read())
     except OSError:
         return None

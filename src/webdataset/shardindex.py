@@ -17,6 +17,7 @@ from typing import Any
 
 from ._types import Handler
 from .errors import DataError, OpenError, SampleError, StaleIndexError, printable, public_url
+from .gopen import rewrite_url
 from .handlers import ignore_and_continue, reraise_exception
 from .indexfiles import format_dali, format_offsets, format_ours, parse_dali, parse_offsets, parse_ours
 from .sampleindex import SampleIndex, lower_case, scan_samples
@@ -147,7 +148,7 @@ def write_sidecar(url: str | os.PathLike[str], kind: str = "energon") -> str:
     with contextlib.closing(open_shard(url)) as shard:
         index = scan_shard(shard, lcase=kind != "dali")
     name = energon_name(url) if kind == "energon" else dali_name(url)
-    path = None if name is None else local.local_path(name)
+    path = None if name is None else local.local_path(rewrite_url(name))
     if path is None:
         raise OpenError("a sidecar is written beside a local shard", url=url)
     write_file(path, format_offsets(index) if kind == "energon" else format_dali(index))
@@ -243,14 +244,15 @@ def _reader_of(name: str, parse: Callable[[bytes], SampleIndex], options: Any) -
     """A function that reads the index in a file beside the shard."""
 
     def read(shard: ShardBytes) -> SampleIndex | None:
-        older, path = False, local.local_path(name)
+        place = rewrite_url(name)
+        older, path = False, local.local_path(place)
         try:
             if path is not None:
                 with open(path, "rb", buffering=0) as file:
                     older = os.fstat(file.fileno()).st_mtime_ns < (shard.version.mtime_ns or 0)
                     data = file.read()
             else:
-                with contextlib.closing(places.open_read(name, options)) as stream:
+                with contextlib.closing(places.open_read(place, options)) as stream:
                     data = stream.read()
         except (OSError, DataError):
             return None
