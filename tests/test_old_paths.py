@@ -223,6 +223,23 @@ def test_a_cache_stream_leaves_a_whole_copy_or_none(tmp_path):
         stream.read(1)
 
 
+def test_a_stream_that_fails_when_it_is_closed_leaves_no_copy(tmp_path):
+    """The error reaches the program, and no part of a copy stays behind."""
+    from webdataset.shardcache import CacheStream
+
+    class Failing(io.BytesIO):
+        def close(self):
+            super().close()
+            raise OSError("it was cut")
+
+    stream = CacheStream(tmp_path / "copy", Failing(b"text"))
+    assert stream.read() == b"text"
+    with pytest.raises(OSError, match="cut"):
+        stream.close()
+    assert stream.closed
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_dbcache(tmp_path, monkeypatch):
     """The first `size` samples are kept; what is in the file is not read again, and the rest goes on behind it."""
     from webdataset.dbcache import DBCache, get_uuid

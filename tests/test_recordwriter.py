@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import sys
 
 import cbor2
 import msgpack
@@ -14,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import webdataset as wds
-from webdataset.errors import EncodingError
-from webdataset.recordwriter import RecordWriter
+from webdataset.errors import EncodingError, MissingDependencyError
+from webdataset.recordwriter import RecordWriter, writer_of
 
 STAGES = {"mp": wds.msgpack_to_samples, "cbors": wds.cbors_to_samples}
 EACH = pytest.mark.parametrize("kind", STAGES)
@@ -199,3 +200,13 @@ def test_any_samples_come_back(kind, items):
     stage = {"mp": wds.msgpackiterators.msgpack_iterator, "cbors": wds.cborsiterators.cbor_iterator}[kind]
     found = list(stage([{"url": "u", "stream": io.BytesIO(out.getvalue())}]))
     assert found == [{"__key__": str(number), **item} for number, item in enumerate(items)]
+
+
+@pytest.mark.parametrize("name", ["a.mp.zst", "a.tar.zst"])
+def test_a_missing_package_leaves_no_file(name, tmp_path, monkeypatch):
+    """A writer whose compression is not installed says so, and leaves nothing where its file would have been."""
+    for module in ("backports.zstd", "compression.zstd"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependencyError, match="pip install"):
+        writer_of(name)(str(tmp_path / name))
+    assert os.listdir(tmp_path) == []

@@ -21,7 +21,7 @@ from .errors import EncodingError, printable, public_url
 from .filetypes import record_kind
 from .recordformats import FORMATS
 from .tar.sink import Sink, compression_for
-from .tarwriter import TarWriter, open_target
+from .tarwriter import TarWriter, close_target, open_target
 
 _KNOWN = (str, bytes, bool, int, float, type(None), list, tuple, dict)
 
@@ -79,7 +79,11 @@ class RecordWriter:
             self.stream = self._own = open_target(name)
         elif not callable(getattr(fileobj, "write", None)):
             raise TypeError(f"fileobj must be a path, a url or have a method write, got {type(fileobj).__name__}")
-        self._sink = Sink(self.stream, compression, name)
+        try:
+            self._sink = Sink(self.stream, compression, name)
+        except BaseException:  # the package of a compression is not installed
+            self._close_own(failed=True)
+            raise
         self._closed = False
 
     def write(self, obj: Mapping[str, Any]) -> int:
@@ -151,8 +155,7 @@ class RecordWriter:
 
     def _close_own(self, failed: bool) -> None:
         own, self._own = self._own, None
-        if own is not None:
-            (getattr(own, "abort", own.close) if failed else own.close)()
+        close_target(own, failed)
 
     def __enter__(self) -> RecordWriter:
         return self

@@ -91,13 +91,15 @@ class CacheStream(io.RawIOBase):
     def close(self) -> None:
         """Close the stream; the copy appears if it is whole."""
         copy, self._copy = self._copy, None
-        if copy is not None:
-            self.stream.close()
-            if self._complete:
-                copy.close()
-            else:
+        try:
+            if copy is not None:
+                self.stream.close()
+                if self._complete:
+                    copy.close()
+        finally:
+            if copy is not None and not copy.closed:
                 copy.abort()
-        super().close()
+            super().close()
 
 
 __all__ = ["CacheStream", "cache_shards", "guess_shard", "shard_uuid"]

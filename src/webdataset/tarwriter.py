@@ -157,7 +157,11 @@ class TarWriter:
         elif not callable(getattr(fileobj, "write", None)):
             raise TypeError(f"fileobj must be a path, a url or have a method write, got {type(fileobj).__name__}")
         self.stream = stream
-        self.tarstream = Sink(stream, compression, url or _name_of(stream), bool(seekable))
+        try:
+            self.tarstream = Sink(stream, compression, url or _name_of(stream), bool(seekable))
+        except BaseException:  # the package of a compression is not installed
+            self._close_own(failed=True)
+            raise
         self._closed = False
 
     @staticmethod
@@ -250,15 +254,7 @@ class TarWriter:
 
     def _close_own(self, failed: bool) -> None:
         own, self.own_fileobj = self.own_fileobj, None
-        if own is None:
-            return
-        if not failed:
-            own.close()
-            return
-        try:
-            getattr(own, "abort", own.close)()  # what we have opened can be told that this is not all
-        except OSError:
-            pass  # what went wrong is on its way already
+        close_target(own, failed)
 
     def _chunks(self, stem: bytes, plan: Plan, fields: Mapping[str, Any]) -> tuple[list[Any], int, int]:
         """The members of a sample: chunks to write, bytes of data, bytes in the archive."""
@@ -341,6 +337,19 @@ def _as_bytes(field: str, data: Any) -> Any:
         f"field {field!r}: {field} doesn't map to a bytes after encoding, got {type(data).__name__}; "
         "encode it, or give the writer an encoder for it"
     )
+
+
+def close_target(own: Any, failed: bool) -> None:
+    """Close what `open_target` gave, if it was asked; `failed`: what was written is not all, and is given up."""
+    if own is None:
+        return
+    if not failed:
+        own.close()
+        return
+    try:
+        getattr(own, "abort", own.close)()  # what we have opened can be told that this is not all
+    except OSError:
+        pass  # what went wrong is on its way already
 
 
 def open_target(url: str) -> Any:
