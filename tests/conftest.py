@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,3 +43,10 @@ def _impatient() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WDS_STORAGE_OPTIONS", '{"attempts": 3, "backoff": 0.01, "deadline": 60}')
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> None:
+    """Programs that tests start can be interrupted, also where the run is a job in the background, which cannot."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
