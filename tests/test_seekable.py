@@ -442,3 +442,14 @@ def test_a_gzi_is_that_of_bgzip(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b"x"))
     with pytest.raises(StaleIndexError, match="BGZF"):
         write_sidecar(path, "gzi")
+
+
+def test_a_small_shard_in_parts_is_not_copied(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A shard of one frame, as `seekable=True` writes less than 1 MiB, is read as it is, without a warning."""
+    path = tmp_path / "a.tar.zst"
+    with wds.TarWriter(str(path), seekable=True) as sink:
+        for sample in contents(3, 100):
+            sink.write(sample)
+    assert as_pairs(wds.IndexedDataset(str(path))) == as_pairs(wds.WebDataset(str(path), shardshuffle=False))
+    assert not caplog.messages
+    assert not list((tmp_path / "cache").rglob("*.plain"))

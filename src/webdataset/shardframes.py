@@ -176,9 +176,10 @@ def find_frames(shard: ShardBytes, kind: str, folder: str | None, options: Stora
     except StaleIndexError as exn:
         logger.warning("%s: %s; it is not used", public_url(shard.url), exn.message)
         frames = None
+    fewest = 2 if frames is None else 1  # one frame that a list tells of is that of a small shard
     if frames is None and not shard.is_remote:
         frames = _found_by_reading(shard, kind, folder)
-    return frames if frames is not None and len(frames) > 1 and frames.largest <= LARGEST_FRAME else None
+    return frames if frames is not None and len(frames) >= fewest and frames.largest <= LARGEST_FRAME else None
 
 
 def write_gzi(url: str) -> str:
