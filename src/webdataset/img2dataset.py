@@ -98,7 +98,6 @@ class KeyedTable:
     """
 
     def __init__(self, url: str, storage_options: Any = None) -> None:
-        self._parquet = require("pyarrow.parquet", "pyarrow", "reading tables beside shards")
         name = table_name(url)
         if name is None:
             raise StaleIndexError("a shard whose url has a query has no table beside it", url=url)
@@ -106,6 +105,7 @@ class KeyedTable:
         place = rewrite_url(name)
         path = local.local_path(place)
         with contextlib.closing(places.open_read(place, storage_options)) as stream:
+            self._parquet = require("pyarrow.parquet", "pyarrow", "reading tables beside shards")
             self._source: Any = path or io.BytesIO(stream.read())
         self.columns = tuple(self._read(lambda: self._parquet.read_schema(self._source).names))
         found = [column for column in KEY_COLUMNS if column in self.columns]

@@ -13,10 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import WebDatasetError
+from .errors import NotFoundError, WebDatasetError
 from .sampleindex import Members
 
 Condition = Callable[[Mapping[str, Any]], Any]
+
+PLAIN_COLUMNS = ("__key__", "__url__", "__fields__")
 
 
 class Table(Protocol):
@@ -63,7 +65,7 @@ class Columns(Mapping[str, NDArray[Any]]):
         return any(name == there for there in self)
 
     def __iter__(self) -> Iterator[str]:
-        yield from ("__key__", "__url__", "__fields__")
+        yield from PLAIN_COLUMNS
         yield from (f"{field}.size" for field in self._members.fields)
         yield from self._opened().columns
 
@@ -80,7 +82,13 @@ class Columns(Mapping[str, NDArray[Any]]):
         field, dot, what = name.rpartition(".")
         if dot and what == "size":
             return self._sizes(field)
-        return self._opened().column(name, self._keys)
+        try:
+            table = self._opened()
+        except NotFoundError as exn:
+            known = ", ".join([*PLAIN_COLUMNS, *(f"{field}.size" for field in self._members.fields)])
+            fact = f"{exn.message}, so there is no column {name!r}, only {known}; values of fields are read by ds[i]"
+            raise NotFoundError(fact, url=exn.url) from exn
+        return table.column(name, self._keys)
 
     def _opened(self) -> Table:
         if self._table is None:
