@@ -272,6 +272,14 @@ def test_preparing_again_replaces_the_index_and_keeps_the_users_file(folder: Pat
     assert len(rows(folder / ".nv-meta/index.sqlite", "samples")) == 4
 
 
+def test_a_pattern_is_no_list_of_shards(folder: Path) -> None:
+    """A str where a list of shards is wanted, or a share, is told, and nothing is written."""
+    for wrong in (("a-{0..2}.tar", None), (NAMES, {"train": "a.tar"}), (NAMES, {"train": 0.8})):
+        with pytest.raises(TypeError, match=r"are lists of paths, got '?[a0]"):
+            prepare_energon(folder / "new", *wrong)  # type: ignore[arg-type]
+    assert not (folder / "new").exists()
+
+
 def test_what_energon_cannot_have_is_told(folder: Path) -> None:
     """A key twice, a compressed, damaged or missing shard, a part of other shards: an error, and no index is left."""
     (folder / "twice.tar").write_bytes(tar_bytes({"pebble0001.txt": b"1"}))

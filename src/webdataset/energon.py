@@ -67,6 +67,9 @@ def prepare_energon(
         SampleError: a key is there twice, a sparse member, a compressed shard: Energon cannot have them.
         DataError: a shard is damaged.
     """
+    for what in (shards, *(parts or {}).values()):
+        if isinstance(what, (str, int, float)):
+            raise TypeError(f"prepare_energon: shards, and those of each part, are lists of paths, got {what!r}")
     root, shards = os.fspath(root), list(shards)
     parts = {"train": shards, "val": [], "test": []} if parts is None else parts
     _check(shards, parts)
