@@ -217,3 +217,6 @@ def test_the_command_teaches():
     assert "default: None" not in shown
     wrong = subprocess.run([*COMMAND, "a.tar"], capture_output=True, text=True, check=False)
     assert (wrong.returncode, "--directory" in wrong.stderr) == (2, True)
+    command = [*COMMAND, "a.tar", "--directory", __file__]
+    wrong = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (wrong.returncode, len(wrong.stderr.splitlines()), __file__ in wrong.stderr) == (1, 1, True)

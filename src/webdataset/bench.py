@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 from . import pipeline
+from .errors import WebDatasetError, printable
 from .filters import decode
 from .multi import MultiLoader
 from .shardlists import SimpleShardList, expand_urls, split_by_worker
@@ -53,6 +54,13 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes of a MultiLoader; 0, the default, means none")
     parser.add_argument("--threads", type=int, default=0, help="threads of a ThreadedLoader, in each process; 0: none")
     options = parser.parse_args(list(args))
+    try:
+        _measure(options)
+    except (WebDatasetError, OSError) as exn:
+        sys.exit(f"{parser.prog}: {printable(str(exn), 1000)}")
+
+
+def _measure(options: Any) -> None:
     urls = [url for pattern in options.dataset for url in expand_urls(pattern)]
     stages: list[Any] = [SimpleShardList(urls), split_by_worker, tarfile_to_samples()]
     if options.decode:

@@ -15,7 +15,7 @@ from threading import Lock, get_native_id
 from typing import Any, NoReturn
 
 from ._arguments import check_choice, check_number
-from .errors import ShardListError, public_url
+from .errors import ShardListError, WebDatasetError, printable, public_url
 from .gopen import gopen
 from .shardlists import expand_urls
 from .utils import fnmatch_with_braces, glob_with_braces
@@ -305,6 +305,8 @@ def main(args: Sequence[str]) -> NoReturn:
         random_downloader(**options)
     except KeyboardInterrupt:
         sys.exit(130)
+    except (WebDatasetError, OSError) as exn:
+        sys.exit(f"{parser.prog}: {printable(str(exn), 1000)}")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,8 @@ def read_index(source: Any, options: StorageOptions | None = None) -> Spec:
     try:
         spec = json.loads(text)
     except (ValueError, RecursionError) as exn:
-        raise ShardListError(f"{where}: cannot be read as JSON: {exn}") from exn
+        fact = f"{where}: cannot be read as JSON: {exn}"
+        raise ShardListError(f"{fact}; widsindex and ShardWriter(index=True) write what is wanted") from exn
     if not isinstance(spec, dict):
         raise ShardListError(f"{where}: a wids index is a mapping with the key shardlist, got {type(spec).__name__}")
     return spec

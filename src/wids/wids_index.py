@@ -101,7 +101,7 @@ def main_create(args: argparse.Namespace) -> None:
     files = sys.stdin.read().split() if args.files == ["-"] else args.files
     names = shard_names(files)
     if not names:
-        raise ShardListError("widsindex create: no shards were named")
+        raise ShardListError("no shards were named")
     name = args.name
     if not name:
         name = shorten_name(os.path.splitext(files[0])[0])
@@ -226,8 +226,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     create = commands.add_parser("create", help="make an index of shards")
     create.add_argument("files", nargs="+", help="shards: paths, urls, patterns with braces; - reads names from stdin")
-    create.add_argument("--output", "-o", default="shardindex.json", help="file to write")
-    create.add_argument("--name", "-n", default="", help="name of the data set")
+    create.add_argument("--output", "-o", default="shardindex.json", help="file to write (default: shardindex.json)")
+    create.add_argument("--name", "-n", default="", help="name of the data set (default: from the first shard)")
     create.add_argument("--info", "-i", help="file with a description of the data set")
     create.add_argument("--base", "-b", help="what relative urls are below")
     update = commands.add_parser("update", help="change an index")
