@@ -157,6 +157,10 @@ def test_numbers_slices_and_keys(tmp_path: Path) -> None:
     assert [sample["__key__"] for sample in ds[::-1]] == keys[::-1]
     assert ds[2:7][1:][-1]["__key__"] == keys[6]
     assert ds["1-000002"] == ds[5]
+    assert "1-000002" in ds
+    assert "1-000002" not in ds[:5]
+    assert ds[5] in ds
+    assert repr(ds[2:7]) == "<IndexedDataset: 5 samples of 3 shards>"
     assert ds[4:]["1-000002"] == ds[4:][1]
     assert ds.subset([5, 5])[1] == ds[5]
     assert [sample["__key__"] for sample in ds.fetch([8, 0, 8])] == [keys[8], keys[0], keys[8]]
@@ -169,6 +173,8 @@ def test_numbers_slices_and_keys(tmp_path: Path) -> None:
         ds[4:][keys[0]]
     with pytest.raises(TypeError):
         ds[1.0]  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"unknown argument 'field' \(did you mean 'fields'"):
+        wds.IndexedDataset(str(tmp_path), field=["x"])  # type: ignore[call-arg]
 
 
 def test_splits_by_key(tmp_path: Path) -> None:

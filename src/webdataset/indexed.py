@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import cache, filters
+from ._arguments import explained
 from ._closing import close_source
 from ._types import Alternatives, FieldDecoder, Handler, Sample
 from .cache import FileCache
@@ -68,6 +69,7 @@ class IndexedDataset:
         ValueError: there is no folder for copies of shards.
     """
 
+    @explained("IndexedDataset", {"shuffle": "a sampler shuffles, or DataLoader(ds, shuffle=True)"})
     def __init__(
         self,
         urls: Any,
@@ -115,6 +117,21 @@ class IndexedDataset:
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self._picked is None else len(self._picked)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {len(self)} samples of {len(self.shards)} shards>"
+
+    def __contains__(self, key: object) -> bool:
+        """Whether there is a sample with this key; anything but a str is compared with all samples."""
+        if not isinstance(key, str):
+            return any(key == sample for sample in self)
+        try:
+            self.index_of(key)
+        except KeyError:
+            return False
+        except SampleError:  # there are several
+            return True
+        return True
 
     @property
     def counts(self) -> list[int]:

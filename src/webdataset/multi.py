@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import _epochs
-from ._arguments import check_number
+from ._arguments import check_number, explained
 from ._closing import closing_source
 from ._optional import require
 from .places import add_place, reader_name
@@ -139,6 +139,7 @@ class MultiLoader:
         Exception: what a worker raised, of the same class; its traceback there is a note.
     """
 
+    @explained("MultiLoader", {"num_workers": "write workers="})
     def __init__(
         self,
         dataset: Any,

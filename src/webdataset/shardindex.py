@@ -174,8 +174,8 @@ def dali_name(url: str) -> str | None:
 
 
 def beside(url: str, rename: Callable[[str], str]) -> str | None:
-    """The place beside a shard that a function of its name tells; None for urls with a query."""
-    if "?" in url and "://" in url:
+    """The place beside a shard that a function of its name tells; None for urls with a query, and for commands."""
+    if ("?" in url and "://" in url) or url.startswith("pipe:"):
         return None
     folder, slash, name = url.rpartition("/")
     return f"{folder}{slash}{rename(name)}" if name else None
