@@ -290,6 +290,8 @@ def test_streams_of_records(tmp_path: Path) -> None:
         sink.write({"__key__": "a", "txt": "x"})
     ds = wds.WebDataset(f"{tmp_path}/a.mp")
     assert [sample["__key__"] for sample in ds] == ["a"]
+    with pytest.raises(TypeError, match=r"a\.mp is a stream of records, of which there is no index"):
+        len(ds)
     with pytest.raises(NotImplementedError, match=r"a\.mp is a stream of records, of which there is no index"):
         ds[0]
     assert not hasattr(ds, "__len__")

@@ -72,6 +72,17 @@ def test_where_asks_sizes_fields_keys_and_urls(tmp_path: Path) -> None:
     assert ds.where(lambda row: True).all_keys() == ds.all_keys()
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 20])
+def test_fields_are_compared_with_a_tuple_as_a_whole(count: int, tmp_path: Path) -> None:
+    """`row["__fields__"] == ("jpg",)` asks each sample whether it has just this field, in shards of any length."""
+    ds = wds.IndexedDataset(write_images(tmp_path / "a.tar", count))
+    alone = named(range(0, count, 3))
+    assert keys(ds.where(lambda row: row["__fields__"] == ("jpg",))) == alone
+    assert keys(ds.where(lambda row: row["__fields__"] != ("jpg", "txt"))) == alone
+    pairs = ds.where(lambda row: np.array([len(names) for names in row["__fields__"]]) == 2)
+    assert keys(pairs) == named(i for i in range(count) if i % 3)
+
+
 def test_subsets_of_subsets_keep_their_order(tmp_path: Path) -> None:
     """where, with_keys, split and slices of a subset choose among its samples, in its order."""
     ds = wds.IndexedDataset(write_shards(tmp_path, 30, 30))

@@ -134,15 +134,19 @@ def _known(pipeline: Any) -> _Known:
 
 def _check_numbered(plan: Plan) -> None:
     """OtherSamplesError unless samples can be found by number."""
-    records = [url for url in plan.source.urls if record_kind(url) is not None]
-    if records:
-        raise OtherSamplesError(f"{public_url(records[0])} is a stream of records, of which there is no index")
+    for url in plan.source.urls:
+        _refuse_records(url)
     if plan.mixing is not None:
         raise OtherSamplesError(f"{plan.mixing} gives them in another order")
     info = reader_info()
     for splitter in plan.splitters:
         if SPLITTING[splitter](info) > 1:
             raise OtherSamplesError(f"{splitter.__name__} gives each of {info.readers} readers a part of the shards")
+
+
+def _refuse_records(url: str) -> None:
+    if record_kind(url) is not None:
+        raise OtherSamplesError(f"{public_url(url)} is a stream of records, of which there is no index")
 
 
 def _add_path(data: Iterable[Sample]) -> Iterator[Sample]:
@@ -159,6 +163,7 @@ def _count(shard: CountedShard, plan: Plan) -> int:
     """
     if shard.nsamples is not None:
         return shard.nsamples
+    _refuse_records(shard.url)
     with contextlib.suppress(OSError, DataError, SecurityError):
         found = _plain_file(shard.url)
         if found is not None:

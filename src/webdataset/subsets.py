@@ -113,7 +113,21 @@ class Columns(Mapping[str, NDArray[Any]]):
         found = np.empty(self.samples, object)
         for i in range(self.samples):
             found[i] = tuple(names[first[i] : first[i + 1]])
-        return found
+        return found.view(_Tuples)
+
+
+class _Tuples(np.ndarray[Any, Any]):
+    """A column of tuples, each compared with a tuple as a whole; numpy would take that for a column, too."""
+
+    def __eq__(self, other: object) -> Any:
+        return _each_equal(self, other) if isinstance(other, (tuple, list)) else super().__eq__(other)
+
+    def __ne__(self, other: object) -> Any:
+        return ~_each_equal(self, other) if isinstance(other, (tuple, list)) else super().__ne__(other)
+
+
+def _each_equal(column: NDArray[Any], other: object) -> NDArray[np.bool_]:
+    return np.fromiter((value == other for value in column.tolist()), bool, len(column))
 
 
 class _Row(Mapping[str, Any]):
