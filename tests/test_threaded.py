@@ -192,6 +192,17 @@ def test_any_pipeline(urls):
         wds.ThreadedLoader([1, 2])
 
 
+@pytest.mark.parametrize("num_threads", [0, 3])
+def test_samples_of_a_classic_data_set_have_no_place(urls, num_threads):
+    """What a classic data set gives, `__key__` and its fields alone, it gives in threads, and behind rules."""
+    plain_samples = wds.Dataset(urls).decode()
+    by_rules = wds.Dataset(urls).map([("", None)])
+    for dataset in (plain_samples, by_rules):
+        expected = list(dataset)
+        assert not {"__url__", "__local_path__"}.intersection(*expected)
+        assert list(wds.ThreadedLoader(dataset, num_threads, ordered=True)) == expected
+
+
 def test_without_threads(urls):
     """With num_threads=0 everything runs where it is asked for, so a traceback leads from the loop to the fault."""
     where: list[threading.Thread] = []

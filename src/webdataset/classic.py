@@ -122,7 +122,12 @@ class ClassicPipeline(DataPipeline):
 
     def __iter__(self) -> Iterator[Any]:
         samples = super().__iter__()
-        return samples if self._bare else without_place(samples)
+        for stage in self._last_stages():
+            samples = stage(samples)
+        return samples
+
+    def _last_stages(self) -> tuple[Any, ...]:
+        return () if self._bare else (without_place,)
 
     @property
     def full_urls(self) -> list[str]:

@@ -126,7 +126,9 @@ class Dataset(ClassicPipeline, FluidInterface):
 
     def map(self, f: Callable[[Any], Any] | Sequence[Rule], handler: Handler = reraise_exception) -> Self:
         """Apply a function to each sample; None drops the sample: `filters.map`."""
-        return self._add_of_program(filters.map(Bare(f) if callable(f) else f, handler=handler))
+        if not callable(f):  # rules see single fields
+            return self._add(filters.map(f, handler=handler))
+        return self._add_of_program(filters.map(Bare(f), handler=handler))
 
     def select(self, predicate: Callable[[Any], Any], **kw: Any) -> Self:
         """Keep the samples for which the predicate is true: `filters.select`."""

@@ -266,6 +266,10 @@ class DataPipeline(TorchIterable, PipelineStage):
     else:
         __len__ = _Length()
 
+    def _last_stages(self) -> tuple[Any, ...]:
+        """What the class does behind the stages of `pipeline`."""
+        return ()
+
     def __getitem__(self, index: Any) -> Any:
         """The sample that comes `index`-th to a single reader (negative: from the end), or that has this key.
 

@@ -187,7 +187,8 @@ class ThreadedLoader(DataPipeline, FluidInterface):
         self.repetitions, self.nsamples, self.size = dataset.repetitions, dataset.nsamples, dataset.size
         self._epochs = dataset._epochs
         options = {"num_threads": num_threads, "ordered": ordered, "ahead": ahead, "max_bytes": max_bytes}
-        self.pipeline = divided(dataset.pipeline, options) if num_threads else list(dataset.pipeline)
+        stages = [*dataset.pipeline, *dataset._last_stages()]
+        self.pipeline = divided(stages, options) if num_threads else stages
 
     def __enter__(self) -> Self:
         return self
