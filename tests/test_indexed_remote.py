@@ -24,6 +24,7 @@ from webdataset.errors import DataError, NotFoundError, OpenError, ShardListErro
 from webdataset.handlers import ignore_and_continue
 from webdataset.shardbytes import LocalShard
 from webdataset.shardindex import write_sidecar
+from webdataset.storage import http
 
 
 @pytest.fixture(autouse=True)
@@ -263,11 +264,14 @@ def test_headers_among_large_members_cost_little(nginx: Nginx) -> None:
     assert sum(request.bytes for request in asked) < path.stat().st_size // 50
 
 
-def test_a_server_without_ranges(nginx: Nginx) -> None:
-    """Samples come from a server that gives no ranges too; through the cache, each shard comes once."""
+def test_a_server_without_ranges(nginx: Nginx, caplog: pytest.LogCaptureFixture) -> None:
+    """Samples come from a server without ranges too, with one warning; through the cache, each shard comes once."""
+    http._tell_of_no_ranges.cache_clear()
     (path,) = served(nginx, "rangeless", 30)
     url = nginx.url(str(path.relative_to(nginx.folder)), ranges=False)
     assert as_pairs(wds.IndexedDataset(url)) == streamed(path)
+    assert as_pairs([wds.IndexedDataset(url)[-1]]) == streamed(path)[-1:]
+    assert [message.partition(": ")[2][:26] for message in caplog.messages] == ["the server gives no ranges"]
     before = len(gets(nginx, path))
     ds = wds.IndexedDataset(url, cache_shards=True)
     assert as_pairs(ds[i] for i in (29, 0, 7)) == [streamed(path)[i] for i in (29, 0, 7)]

@@ -9,14 +9,17 @@ length is checked. A forked process goes on over a connection of its own.
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 import re
 import threading
 import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from ..errors import ConnectionLostError, OpenError
+from ..errors import ConnectionLostError, OpenError, public_url
 from .bytestream import PIECE, ByteStream
 from .exchange import give_up, open_response, request
 from .options import StorageOptions, storage_options
@@ -26,6 +29,8 @@ from .target import Stat, Target
 
 if TYPE_CHECKING:
     import urllib3
+
+logger = logging.getLogger(__name__)
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
@@ -41,7 +46,20 @@ def read_range(
     if stop <= start:
         return b""
     with HttpReader(target, options or storage_options(), start, stop, etag) as reader:
-        return reader.read()
+        data = reader.read()
+        if start and not reader.ranges:
+            _tell_of_no_ranges(urlsplit(public_url(reader.url)).netloc)
+    return data
+
+
+@functools.cache
+def _tell_of_no_ranges(server: str) -> None:
+    """Say it once for each server."""
+    logger.warning(
+        "%s: the server gives no ranges, so each read of a part begins at the first byte of the object;"
+        " IndexedDataset(cache_shards=True) reads each shard once",
+        server,
+    )
 
 
 def stat(target: Target, options: StorageOptions | None = None) -> Stat:
