@@ -173,6 +173,8 @@ def test_numbers_slices_and_keys(tmp_path: Path) -> None:
         ds[4:][keys[0]]
     with pytest.raises(TypeError):
         ds[1.0]  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"keys must be a list of keys, got '1-000002'; write \['1-000002'\]"):
+        ds.with_keys("1-000002")
     with pytest.raises(TypeError, match=r"unknown argument 'field' \(did you mean 'fields'"):
         wds.IndexedDataset(str(tmp_path), field=["x"])  # type: ignore[call-arg]
 

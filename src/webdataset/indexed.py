@@ -215,6 +215,8 @@ class IndexedDataset:
 
     def with_keys(self, keys: Iterable[str]) -> Self:
         """A data set of the samples with these keys, in this order; KeyError and SampleError as for `index_of`."""
+        if isinstance(keys, str):
+            raise TypeError(f"IndexedDataset.with_keys: keys must be a list of keys, got {keys!r}; write [{keys!r}]")
         return self._picking(np.array(self._indices_of(list(keys)), np.int64))
 
     def where(self, condition: Condition) -> Self:
