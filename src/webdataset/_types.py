@@ -35,12 +35,6 @@ FieldDecoder: TypeAlias = Callable[[str, bytes], Any]
 """Called with `".field"` and its bytes: the value, None for "not mine", or `Continue(key, data)`."""
 
 
-class ReadableStream(Protocol):
-    """What the readers need of a stream: `read(n)` gives at most n bytes, b"" at the end, short reads allowed."""
-
-    def read(self, size: int = -1, /) -> bytes: ...
-
-
 class WritableStream(Protocol):
     """What the writers need of a stream."""
 

@@ -30,17 +30,8 @@ def check_tar_format(fname: str | os.PathLike[str]) -> bool:
         OSError: the file cannot be read.
         MissingDependencyError: the package that reads this compression is not installed.
     """
-    with open(fname, "rb") as stream:
-        try:
-            source = Source(stream)
-            try:
-                source.fill(BLOCK)
-                block = bytes(source.window[source.pos : source.pos + BLOCK])
-            finally:
-                source.close()
-        except TarError:  # the compressed stream is damaged at its beginning
-            return False
-    return block == ZERO_BLOCK or is_header(block)
+    block = _beginning(fname, BLOCK)
+    return block is not None and (block == ZERO_BLOCK or is_header(block))
 
 
 def check_record_format(fname: str | os.PathLike[str]) -> bool:
@@ -50,15 +41,22 @@ def check_record_format(fname: str | os.PathLike[str]) -> bool:
         OSError: the file cannot be read.
         MissingDependencyError: the package that reads this compression is not installed.
     """
+    first = _beginning(fname, 1)
+    return first is not None and (not first or first[0] in _RECORD_BEGINS)
+
+
+def _beginning(fname: str | os.PathLike[str], size: int) -> bytes | None:
+    """The first bytes of a file, of what is inside a compressed one; None where that is damaged so early."""
     with open(fname, "rb") as stream:
         try:
             source = Source(stream)
             try:
-                return not source.fill(1) or source.window[source.pos] in _RECORD_BEGINS
+                source.fill(size)
+                return bytes(source.window[source.pos : source.pos + size])
             finally:
                 source.close()
         except TarError:
-            return False
+            return None
 
 
 def begins_as_records(block: bytes) -> bool:

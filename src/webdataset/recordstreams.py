@@ -229,7 +229,7 @@ def sample_of(record: Any, url: str, number: int) -> Any:
     odd = next((name for name in record if type(name) is not str), None)
     if odd is not None:
         raise DecodingError(message=f"the names of fields are texts, got {odd!r:.60}")
-    key = record.get("__key__", key_of(url, number))
+    key = record.get("__key__", numbered_key(url, number))
     if isinstance(key, bytes):
         key = key.decode("utf-8", "surrogateescape")
     elif not isinstance(key, (str, int)):
@@ -244,7 +244,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def key_of(url: str, number: int) -> str:
+def numbered_key(url: str, number: int) -> str:
     """The key of a record that has none: the name of its shard, and its number in it."""
     if url.startswith("pipe:"):
         return f"pipe-{crc32(url.encode('utf-8', 'surrogateescape')):08x}/{number:09d}"

@@ -1,4 +1,4 @@
-"""An open shard and its index -> its samples, any of them, as dicts of bytes; the bytes of many in few reads.
+"""An open shard and its index -> its samples, any of them, as dicts of bytes. `openshards` reads many at once.
 
 Where the index knows the members, only those that are wanted are read. Where it knows offsets only, somebody else says
 so, and `shardoffsets` looks whether the shard agrees, sample by sample; after many of them, all headers are read.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import cast
 
 from ._types import Sample
@@ -70,13 +70,6 @@ class ShardSamples:
                 return sample
         spans = join_spans(self.spans(i), self.gap)
         return self.build(i, self._pieces(spans))
-
-    def read_many(self, indices: Iterable[int]) -> list[Sample]:
-        """These samples, in this order, read in the order in which they lie in the shard."""
-        indices = list(indices)
-        spans = join_spans([span for i in set(indices) for span in self.spans(i)], self.gap)
-        pieces = self._pieces(spans)
-        return [self.build(i, pieces) for i in indices]
 
     def spans(self, i: int) -> list[Span]:
         """What must be read for sample `i`."""

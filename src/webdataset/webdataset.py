@@ -229,10 +229,8 @@ def _located(members: Iterable[ArchiveMember], url: str) -> Iterator[ArchiveMemb
 
 def _sorted(members: Iterable[ArchiveMember], keys: KeyRule, handler: Handler) -> Iterator[ArchiveMember]:
     """The members; the first key that is out of order goes to the handler."""
-    ends: tuple[str, ...] = (
-        "",
-        ".",
-    )  # as keys are sorted, and as the names of members are: "a" < "a-1", but "a-1.txt" < "a.txt"
+    # As keys are sorted, and as the names of members are: "a" < "a-1", but "a-1.txt" < "a.txt".
+    ends: tuple[str, ...] = ("", ".")
     before, place = "", 0
     with closing_source(members):
         for member in members:
