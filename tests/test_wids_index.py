@@ -52,6 +52,17 @@ def test_create_gives_what_published_wids_gave(folder):
     assert done.stdout.splitlines() == ["setting name to shards-amber", *(f"shards/amber-00{n}.tar" for n in range(3))]
 
 
+def test_create_expands_stars_that_no_shell_has_expanded(folder):
+    """A star in quotes stands for the shards that match; where none does, one line says so."""
+    widsindex(folder, "create", "-o", "new.json", "-n", "amber-train", "shards/amber-00*.tar")
+    assert [shard["url"] for shard in read(folder / "new.json")["shardlist"]] == [
+        f"shards/amber-00{n}.tar" for n in range(len(list((folder / "shards").glob("amber-00*.tar"))))
+    ]
+    done = widsindex(folder, "create", "-o", "none.json", "-n", "none", "nothing-*.tar", status=1)
+    assert "nothing-*.tar" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_create_with_everything(folder):
     """Name, base and description; names from standard input."""
     (folder / "info.txt").write_text("hällo\n", encoding="utf-8")

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from webdataset.braces import braceexpand
 from webdataset.gopen import gopen
 from webdataset.sampleindex import scan_samples
 from webdataset.shardjson import shard_entry as _entry
+from webdataset.shardpatterns import expand_urls
 
 
 class _Counted:
@@ -43,5 +43,5 @@ def shard_entry(url: str) -> dict[str, Any]:
 
 
 def shard_names(files: Iterable[str]) -> list[str]:
-    """The shards that names and brace patterns stand for, sorted, each once."""
-    return sorted({name for pattern in files for name in braceexpand(pattern)})
+    """The shards that names and patterns stand for, as `WebDataset` reads those, sorted, each once."""
+    return sorted({name for pattern in files for name in expand_urls(pattern)})
