@@ -371,3 +371,21 @@ def test_a_json_of_a_hundred_thousand_shards(cache: Path, tmp_path: Path) -> Non
     found = json.loads(outcome(started(MANY, tmp_path / "all.json")))
     assert (found["length"], found["key"]) == (10**9, "0-000000")
     assert found["bytes"] < 300e6
+
+
+def test_closing_while_a_thread_reads_gives_no_bytes_of_another_file(tmp_path: Path) -> None:
+    """A shard that is being read when the data set is closed stays open until then, and files do not pile up."""
+    paths = write_shards(tmp_path, 20)
+    before = len(os.listdir("/proc/self/fd"))
+    ds = wds.IndexedDataset(paths[:1])
+    expected = ds[3]
+    reading = ds._open[0]  # as a thread has it that is about to read
+    ds.close()
+    other = wds.IndexedDataset(write_shards(tmp_path / "other", 20)[:1])
+    other[0]
+    assert reading.read(3) == expected
+    assert ds[3] == expected
+    del reading
+    ds.close()
+    other.close()
+    assert len(os.listdir("/proc/self/fd")) == before
