@@ -225,7 +225,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("widsindex", description="Make, change and show wids JSON files.")
     commands = parser.add_subparsers(dest="command", required=True)
     create = commands.add_parser("create", help="make an index of shards")
-    create.add_argument("files", nargs="+", help="shards: paths, urls, patterns with braces or stars; - reads names from stdin")
+    create.add_argument(
+        "files", nargs="+", help="shards: paths, urls, patterns with braces or stars; - reads names from stdin"
+    )
     create.add_argument("--output", "-o", default="shardindex.json", help="file to write (default: shardindex.json)")
     create.add_argument("--name", "-n", default="", help="name of the data set (default: from the first shard)")
     create.add_argument("--info", "-i", help="file with a description of the data set")
