@@ -447,6 +447,21 @@ def test_the_end_of_the_program(urls, signum):
     assert ("KeyboardInterrupt" in said) == (signum == signal.SIGINT)
 
 
+def test_a_class_with_an_iteration_of_its_own_is_not_passed_by(urls):
+    """What a program's own class does to samples is done, or refused with the way to have it."""
+
+    class Twice(wds.WebDataset):
+        def __iter__(self):
+            for sample in super().__iter__():
+                yield from (sample, sample)
+
+    dataset = Twice(urls, shardshuffle=False)
+    with pytest.raises(TypeError, match="Twice has an __iter__ of its own"):
+        wds.ThreadedLoader(dataset, 2)
+    loader = wds.ThreadedLoader(wds.FluidWrapper(dataset).map(key_of), 2)
+    assert sorted(loader) == sorted(KEYS * 2)
+
+
 def test_wrong_arguments(urls):
     """Each is told with what it must be."""
     for options, said in (

@@ -179,6 +179,12 @@ class ThreadedLoader(DataPipeline, FluidInterface):
                 f"ThreadedLoader: dataset must be a WebDataset or another DataPipeline, got {shown(dataset)};"
                 " FluidWrapper(source).map(f) makes one of anything that can be iterated over"
             )
+        for name in ("__iter__", "iterator", "iterator1"):
+            if not getattr(type(dataset), name).__module__.startswith("webdataset."):
+                raise TypeError(
+                    f"ThreadedLoader: {type(dataset).__name__} has an {name} of its own, which threads would pass by;"
+                    " FluidWrapper(dataset) keeps it, and stages that follow run in threads"
+                )
         check_count("ThreadedLoader", "num_threads", num_threads, 0, "threads")
         check_flag("ThreadedLoader", "ordered", ordered)
         check_count("ThreadedLoader", "ahead", ahead, 1, "samples")
