@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
 import sqlite3
@@ -168,7 +169,7 @@ def test_what_is_wrong_with_a_prepared_data_set_is_told(folder: Path) -> None:
         write_split(folder, split)
         with pytest.raises(ValueError, match=message):
             wds.IndexedDataset(folder, split="train")
-    with pytest.raises(ShardListError, match="split='train' is for the folder of a set prepared by Energon"):
+    with pytest.raises(ShardListError, match="split='train' is for the folder of a set of Energon"):
         wds.IndexedDataset([{"url": "a.tar"}], split="train")
     for info, message in {
         "{": r"info\.json: cannot be read as JSON",
@@ -224,6 +225,7 @@ def test_a_key_that_only_the_database_has_leads_to_no_sample(tmp_path: Path, cap
     "change",
     [
         "DROP TABLE sample_parts",
+        "UPDATE sample_parts SET part_name = x'6a' WHERE part_name = 'json'",
         "UPDATE samples SET byte_offset = byte_offset + 512 WHERE sample_index = 2",
         "UPDATE samples SET byte_offset = byte_offset + 1024, byte_size = byte_size - 1024 WHERE sample_index = 2",
         "UPDATE samples SET byte_size = 1 WHERE sample_index = 3",
@@ -302,3 +304,28 @@ def test_what_energon_cannot_have_is_told(folder: Path) -> None:
     with pytest.raises(ShardListError, match="none of the shards"):
         prepare_energon(folder, NAMES, {"train": ["x.tar"]})
     assert not list((folder / ".nv-meta").iterdir())
+
+
+def test_a_database_runs_no_program_of_its_own(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A view that never ends, where a table should be, is not asked; the headers are read."""
+    prepare_energon(folder, NAMES)
+    for name in NAMES:
+        (folder / f"{name}.idx").unlink()
+    change_database(folder, "DROP TABLE samples")
+    endless = "WITH RECURSIVE n(x) AS (SELECT 0 UNION ALL SELECT x + 1 FROM n)"
+    columns = "0 AS tar_file_id, 'a' AS sample_key, x AS sample_index, x AS byte_offset, 1 AS byte_size"
+    change_database(folder, f"CREATE VIEW samples AS {endless} SELECT {columns} FROM n")
+    ds = wds.IndexedDataset(folder, cache_dir="")
+    assert as_pairs(ds) == [sample for name in NAMES for sample in streamed(folder / name)]
+    assert "samples and sample_parts must be tables" in caplog.text
+
+
+def test_a_split_that_unfolds_without_end_is_one_line(folder: Path) -> None:
+    """YAML says much in few bytes; an error shows some of it."""
+    prepare_energon(folder, NAMES)
+    levels = [f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]" for before, name in itertools.pairwise("abcdefghij")]
+    text = "\n".join(["a: &a [x, x]", *levels, "split_parts: {train: *j}", "exclude: []", ""])
+    (folder / ".nv-meta/split.yaml").write_text(text)
+    with pytest.raises(ShardListError, match="train: must be a list of names, got") as caught:
+        wds.IndexedDataset(folder, split="train")
+    assert len(str(caught.value)) < 500

@@ -505,3 +505,16 @@ def test_memory_does_not_grow_with_the_stream(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_values_that_come_often_are_made_once(tmp_path):
+    """A record that says a huge value in few bytes is not unfolded, and one that holds itself comes to an end."""
+    many = ["x"]
+    for _ in range(12):
+        many = [many] * 9
+    (tmp_path / "a.cbors").write_bytes(
+        cbor2.dumps({"v": many}, value_sharing=True) + bytes.fromhex("a16178d81c81d81d00")
+    )
+    huge, cyclic = wds.DataPipeline(wds.SimpleShardList([str(tmp_path / "a.cbors")]), wds.cbors2_to_samples())
+    assert huge["v"][0] is huge["v"][8]
+    assert cyclic["x"][0] is cyclic["x"]

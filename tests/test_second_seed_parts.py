@@ -23,8 +23,8 @@ import webdataset as wds
 from helpers import foreign_data, tar_bytes
 from webdataset import autodecode, checks, dataset, filters, tenbin, writer
 from webdataset.dataset import Dataset
-from webdataset.errors import DecodingError, SecurityError
-from webdataset.io import gopen, reader, scheme_to_command
+from webdataset.errors import DecodingError, OpenError, SecurityError
+from webdataset.io import command_pipe, gopen, reader, scheme_to_command
 from webdataset.webdataset import WebDataset
 from webdataset.writer import ShardWriter, TarWriter
 
@@ -393,3 +393,52 @@ def test_tenbin_over_packets():
         assert infos == ["a", "b"]
         tenbin.sctp_send(socket=left, dest=None, l=ARRAYS)
         assert same(tenbin.sctp_recv(socket=right))
+
+
+NAMES = [
+    "$(touch made)",
+    "a;touch made",
+    "`touch made`",
+    "a'$(touch made)'b",
+    'a"$(touch made)"b',
+    "a\ntouch made",
+    "a b",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "cat {}",
+        "cat '{}'",
+        'cat "{}"',
+        "cat < %s # it's a comment",
+        'cat "./{}"',
+        "cat './{}'",
+        """printf %s "a"{}"b" """.replace("%s", "x"),
+        "sh -c 'cat {}'",
+        "echo `cat {}`",
+        "cat <<end\n{}\nend\n",
+        "# it's {}\ncat './{}'",
+    ],
+)
+def test_names_in_lists_run_no_commands(tmp_path, monkeypatch, command, name):
+    """Whatever a shard is called, and wherever the command has its place, it is read or refused; nothing else runs."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text("content")
+    try:
+        with command_pipe(command)(name) as stream:
+            stream.read()
+    except (SecurityError, OpenError):
+        pass
+    assert not Path("made").exists()
+
+
+def test_harmless_names_may_stand_within_quotes(tmp_path, monkeypatch):
+    """Old commands with the place among other text in quotes go on for names that no shell takes apart."""
+    monkeypatch.chdir(tmp_path)
+    Path("a-0.tar").write_bytes(b"content")
+    for command in ("cat './{}'", 'cat "./{}"', "sh -c 'cat {}'", "cat {}", "cat '%s'", "cat"):
+        with command_pipe(command)("a-0.tar") as stream:
+            assert stream.read() == b"content"

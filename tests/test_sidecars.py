@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -19,7 +20,7 @@ from helpers import foreign_data, tar_bytes
 from nginx import Nginx
 from test_indexed import as_pairs, streamed, write_shards
 from test_reader_property import Spec, build, several, specs
-from webdataset.errors import DuplicateFieldError, SampleError, StaleIndexError
+from webdataset.errors import DuplicateFieldError, SampleError, ShardListError, StaleIndexError
 from webdataset.shardindex import write_sidecar
 
 
@@ -276,3 +277,34 @@ def test_no_change_of_a_sidecar_gives_a_wrong_sample(
             assert len(ds) != len(expected) or as_pairs(ds.fetch(range(len(ds)))) == expected
         except StaleIndexError:
             pass
+
+
+@pytest.mark.parametrize("new", [b'["txt", "clz"]', b"[]", b'["txt"]'])
+def test_a_changed_head_of_a_cached_index_is_noticed(new: bytes, tmp_path: Path) -> None:
+    """Names of fields are part of what the checksum is of: a changed index is made anew, and gives no wrong field."""
+    (path,) = write_shards(tmp_path, 20)
+    expected = streamed(Path(path))
+    wds.IndexedDataset(path, cache_dir=tmp_path / "cache")
+    (cached,) = (tmp_path / "cache").rglob("*.index")
+    head, _, body = cached.read_bytes().partition(b"\n")
+    fields = json.loads(head)["fields"]
+    changed = head.replace(json.dumps(fields).encode(), new)
+    assert changed != head
+    cached.write_bytes(changed + b"\n" + body)
+    assert as_pairs(wds.IndexedDataset(path, cache_dir=tmp_path / "cache")) == expected
+
+
+def test_numbers_beyond_any_shard_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Counts and offsets of absurd size, and JSON of absurd depth, are one line each."""
+    (path,) = write_shards(tmp_path, 20)
+    for count in (10**30, 1 << 62):
+        with pytest.raises(ShardListError, match="nsamples must be a number of samples"):
+            wds.IndexedDataset([{"url": path, "nsamples": count}])
+    Path(path).with_suffix(".idx").write_text(f"v1.1 1\ntxt {'9' * 5000} 1\n")
+    assert len(wds.IndexedDataset(path, cache_dir="")) == 20
+    assert "is no list of members" in caplog.text
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 100_000)
+    for kind in (wds.WebDataset, wds.IndexedDataset):
+        with pytest.raises(ShardListError, match=r"deep\.json: cannot be read as JSON"):
+            kind(str(deep))

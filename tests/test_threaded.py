@@ -311,6 +311,7 @@ def test_nothing_happens_before_the_first_sample_is_asked_for(urls):
 @pytest.mark.parametrize("leave", ["break", "close the iterator", "drop it", "close the loader", "an error"])
 def test_leaving_early(urls, leave):
     """However an iteration is left, its threads end and its shards are closed."""
+    gc.collect()  # what other tests left
     files = open_files()
     loader = wds.ThreadedLoader(wds.WebDataset(urls, resampled=True).shuffle(10).decode(), 3, ahead=5)
     iterator = iter(loader)
@@ -333,7 +334,7 @@ def test_leaving_early(urls, leave):
         del iterator
     gc.collect()
     assert threads() == []
-    assert open_files() == files
+    assert open_files() <= files
 
 
 def open_files() -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from reprlib import repr as shown  # YAML can say a value of any size in few bytes
 from typing import Any
 from urllib.parse import quote
 
@@ -66,6 +67,7 @@ class PreparedSet:
         try:
             place = f"file:{quote(os.path.abspath(path))}?mode=ro&immutable=1"
             with contextlib.closing(sqlite3.connect(place, uri=True)) as database:
+                _check_tables(database)
                 return _index_of(database, self._files[number])
         except (sqlite3.Error, ValueError, TypeError, LookupError, AttributeError) as exn:
             raise StaleIndexError(f"it cannot be read as Energon's database: {exn}") from exn
@@ -103,7 +105,7 @@ def _meta_of(source: Any, split: str | None) -> tuple[str, str | None] | None:
     """Path of `.nv-meta`, and the file of parts that the program names, if it does."""
     if not isinstance(source, (str, os.PathLike)):
         if split is not None:
-            raise ShardListError(f"split={split!r} is for the folder of a set prepared by Energon, got {source!r:.80}")
+            raise ShardListError(f"split={split!r} is for the folder of a set of Energon, got {shown(source):.80}")
         return None
     path = os.fspath(source).rstrip("/")
     folder, _, name = path.rpartition("/")
@@ -130,7 +132,7 @@ def _counts(meta: str, options: StorageOptions | None) -> tuple[str, dict[str, A
     path, info = _read(meta, [".info.json", ".info.yaml"], options)
     counts = info.get("shard_counts")
     if not isinstance(counts, dict) or not counts:
-        raise ShardListError(f"{public_url(path)}: shard_counts must be counts by shard, got {counts!r:.80}")
+        raise ShardListError(f"{public_url(path)}: shard_counts must be counts by shard, got {shown(counts):.80}")
     return path, counts
 
 
@@ -158,7 +160,7 @@ def _part(
 def _names(value: Any, where: str) -> list[str]:
     value = [] if value is None else value
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise ShardListError(f"{where}: must be a list of names, got {value!r:.80}")
+        raise ShardListError(f"{where}: must be a list of names, got {shown(value):.80}")
     return [name for pattern in value for name in braceexpand(pattern)]
 
 
@@ -171,12 +173,21 @@ def _samples(excluded: set[str], names: list[str]) -> set[tuple[int, str]]:
     return {(number, name[at + 1 :]) for name, at in cuts for number in numbers.get(name[:at], ())}
 
 
+def _check_tables(database: sqlite3.Connection) -> None:
+    """Nothing but plain tables is asked: a view would be a program of whoever wrote the file."""
+    kinds = dict(database.execute("SELECT name, type FROM sqlite_master WHERE name IN ('samples', 'sample_parts')"))
+    if kinds != {"samples": "table", "sample_parts": "table"}:
+        raise StaleIndexError(f"samples and sample_parts must be tables, there are {shown(kinds):.80}")
+
+
 def _index_of(database: sqlite3.Connection, file: int) -> SampleIndex:
     samples = database.execute(_SAMPLES, (file,)).fetchall()
     if [number for number, *_ in samples] != list(range(len(samples))):
         raise StaleIndexError("samples: sample_index does not count from 0")
     parts: list[list[tuple[str, int, int]]] = [[] for _ in samples]
     for number, field, start, size in database.execute(_PARTS, (file,)):
+        if type(field) is not str:
+            raise StaleIndexError(f"sample_parts: part_name must be text, got {shown(field):.80}")
         parts[number].append((field, start, size))
     told = ToldMembers()
     for (_, key, _, _), rows in zip(samples, parts, strict=True):

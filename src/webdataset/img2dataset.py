@@ -14,6 +14,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from reprlib import repr as shown
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ._optional import require
 from .countedshards import CountedShard
 from .errors import DataError, MissingFieldError, StaleIndexError, printable, public_url
 from .gopen import rewrite_url
+from .indexspecs import MOST_SAMPLES
 from .shardindex import beside
 from .storage import local, places
 
@@ -70,9 +72,9 @@ def stats_count(url: str, storage_options: Any = None) -> CountedShard | None:
     where = public_url(name)
     try:
         count = json.loads(data)["successes"]
-        if type(count) is not int or count < 0:
-            raise ValueError(f"successes is {count!r:.80}")
-    except (ValueError, KeyError, TypeError) as exn:
+        if type(count) is not int or not 0 <= count <= MOST_SAMPLES:
+            raise ValueError(f"successes is {shown(count):.80}")
+    except (ValueError, KeyError, TypeError, RecursionError) as exn:
         logger.warning(
             "%s: not used as the count of the shard: it has no number of successes: %s", printable(where), exn
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def parse_dali(data: bytes) -> SampleIndex:
     lines = data.decode("utf-8", "surrogateescape").splitlines()
     version, _, count = (lines[0] if lines else "").partition(" ")
     words = DALI_VERSIONS.get(version)
-    if words is None or not count.isdecimal():
+    if words is None or not _is_number(count):
         raise StaleIndexError(f"a DALI index begins with v1.1 or v1.2 and a count, this one with {data[:20]!r}")
     if len(lines) - 1 != int(count):
         raise StaleIndexError(f"the index says {count} samples, and has {len(lines) - 1}: it is cut")
@@ -60,7 +61,7 @@ def parse_dali(data: bytes) -> SampleIndex:
     for number, line in enumerate(lines[1:]):
         parts = line.split(" ")
         numbers = [*parts[1::words], *parts[2::words]]
-        if len(parts) % words or not parts or not all(text.isdecimal() for text in numbers):
+        if len(parts) % words or not parts or not all(map(_is_number, numbers)):
             raise StaleIndexError(f"line {number + 2} of the index is no list of members: {line[:60]!r}")
         rows = list(zip(parts[::words], map(int, parts[1::words]), map(int, parts[2::words]), strict=True))
         behind = max(at + size + padding(size) for _, at, size in rows)
@@ -76,6 +77,11 @@ def parse_dali(data: bytes) -> SampleIndex:
         offsets.append(behind)
         told.add(key, rows)
     return told_index(offsets, told)
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is a number of bytes, or of samples."""
+    return text.isdecimal() and len(text) < 20
 
 
 def told_index(offsets: list[int], told: ToldMembers) -> SampleIndex:
@@ -122,10 +128,9 @@ def format_ours(index: SampleIndex, version: Version) -> bytes:
         "version": version,
         "lengths": [len(array) for array in arrays],
         "fields": members.fields,
-        "crc32": zlib.crc32(body),
         "bytes": len(body),
     }
-    text = json.dumps(head).encode("ascii")
+    text = json.dumps({**head, "crc32": _checksum(head, body)}).encode("ascii")
     return text + b" " * (-(len(text) + 1) % 8) + b"\n" + body
 
 
@@ -139,7 +144,8 @@ def parse_ours(data: bytes) -> tuple[SampleIndex, Version]:
     try:
         head = json.loads(text)
         body = memoryview(data)[len(text) + 1 :]
-        if head["kind"] != OUR_KIND or head["bytes"] != len(body) or head["crc32"] != zlib.crc32(body):
+        checksum = head.pop("crc32")
+        if head["kind"] != OUR_KIND or head["bytes"] != len(body) or checksum != _checksum(head, body):
             raise ValueError("another kind, length or checksum")
         columns = {}
         at = 0
@@ -151,8 +157,12 @@ def parse_ours(data: bytes) -> tuple[SampleIndex, Version]:
             fields=tuple(head["fields"]), keys=bytes(body[at:]), wrapped=frozenset(wrapped.tolist()), **columns
         )
         return SampleIndex(offsets, members), Version(*head["version"])
-    except (ValueError, KeyError, TypeError, AttributeError) as exn:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exn:
         raise StaleIndexError(f"the cached index is damaged: {exn}") from exn
+
+
+def _checksum(head: dict[str, Any], body: bytes | memoryview) -> int:
+    return zlib.crc32(body, zlib.crc32(json.dumps(head).encode("ascii")))
 
 
 class ToldMembers:

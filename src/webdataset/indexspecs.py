@@ -25,6 +25,8 @@ from .storage.options import StorageOptions
 from .storage.urls import scheme_of
 
 VERSION = 1
+MOST_SAMPLES = 1 << 40
+"""So many samples a shard may have, as a list says; a number above is no count."""
 Spec = dict[str, Any]
 Entry = tuple[str, Spec]
 """The place of a shard in a file, for messages, and what is said about it."""
@@ -91,7 +93,7 @@ def check_entry(entry: Any, where: str, *, counted: bool = False) -> Spec:
     url, nsamples = entry.get("url"), entry.get("nsamples")
     if not isinstance(url, str) or not url:
         raise ShardListError(f"{where}: url must be text, got {printable(repr(url)):.80}")
-    if type(nsamples) is int and nsamples >= 0:
+    if type(nsamples) is int and 0 <= nsamples <= MOST_SAMPLES:
         return entry
     if counted or nsamples is not None:
         raise ShardListError(f"{where}: nsamples must be a number of samples, got {printable(repr(nsamples)):.80}")

@@ -1,7 +1,8 @@
 """A url becomes a binary stream, under its classic 0.1 path: `webdataset.gopen`, and commands that read urls.
 
-A command is the program's own word and goes to a shell; the url that it reads may come from data, so it is always
-quoted. With the security switch on, no command runs.
+A command is the program's own word and goes to a shell; the url that it reads may come from data, so it is quoted, and
+where quotes of the command would take that apart, only a url of harmless characters is put there. With the security
+switch on, no command runs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
 from ._arguments import check_text
+from .errors import SecurityError, printable
 from .gopen import Pipe, gopen_pipe, reader
 from .gopen import gopen as _gopen
 from .security import refuse_if_secure
@@ -30,7 +32,16 @@ These are the schemes that the library leaves to commands. What a program puts h
 
 _SHIPPED = dict(scheme_to_command)
 
-_PLACE = re.compile(r"'(?:\{\}|%s)'|\"(?:\{\}|%s)\"|\{\}|%s")
+_PLACES = ("{}", "%s")
+
+_WORD = re.compile(
+    r"""(?P<place> '(?:\{\}|%s)' | "(?:\{\}|%s)" | \{\} | %s)   # in quotes of its own, or in none
+    | \\. | (?:(?<=[\s;&|()])|^)\#[^\n]*                       # one character; a comment
+    | (?P<quoted> \$?'[^']*(?:'|$) | "(?:\\.|[^"\\])*(?:"|$) | `(?:\\.|[^`\\])*(?:`|$) | <<.*)
+    | .""",
+    re.DOTALL | re.VERBOSE,
+)
+"""The pieces of a shell command: where the url goes, and what has quotes, or is a document, in which it may go."""
 
 
 def gopen(url: str | os.PathLike[str], mode: str = "rb", bufsize: int = 8192, **kw: Any) -> BinaryIO:
@@ -56,7 +67,8 @@ def command_pipe(command: str, bufsize: int = 8192) -> Callable[[str], BinaryIO]
 
     Raises:
         OpenError: from the stream, when the command fails.
-        SecurityError: from the function, when the security switch is on.
+        SecurityError: from the function, when the security switch is on, or when the place is among other text within
+            quotes (as in `sh -c 'cat {}'`) and the url has a character that a shell may take for its own.
     """
     check_text("command_pipe", "command", command, "a command")
     return CommandOpener(command, bufsize)
@@ -71,10 +83,37 @@ class CommandOpener:
 
     def __call__(self, url: str) -> BinaryIO:
         refuse_if_secure("gopen_pipe: unsafe_gopen is False, cannot open urls with a command")
-        word = shlex.quote(f"./{url}" if url.startswith("-") and url != "-" else url)  # a name is no option
-        text, places = _PLACE.subn(lambda _: word, self.command)
-        stream: Any = open_read(text if places else f"{self.command} {word}", [141], url, bufsize=self.bufsize)
+        text = filled(self.command, f"./{url}" if url.startswith("-") and url != "-" else url)  # a name is no option
+        stream: Any = open_read(text, [141], url, bufsize=self.bufsize)
         return cast(BinaryIO, stream)
+
+
+def filled(command: str, url: str) -> str:
+    """The command with a url in its place.
+
+    >>> filled("gzip -dc {} | head", "a b.gz")
+    "gzip -dc 'a b.gz' | head"
+
+    Raises:
+        SecurityError: the place is within quotes, and the url is not harmless there.
+    """
+    word = shlex.quote(url)
+    there = any(place in command for place in _PLACES)
+
+    def piece(found: re.Match[str]) -> str:
+        text = found[0]
+        if found["place"] is not None:
+            return word
+        if found["quoted"] is None or not any(place in text for place in _PLACES):
+            return text
+        if word != url:
+            raise SecurityError(
+                f"{printable(url)!r} has characters that a shell may take for its own, and {printable(command)!r} has"
+                " it within quotes; put {} outside of them"
+            )
+        return text.replace("{}", url).replace("%s", url)
+
+    return _WORD.sub(piece, command) if there else f"{command} {word}"
 
 
 __all__ = ["CommandOpener", "Pipe", "command_pipe", "gopen", "reader", "scheme_to_command"]

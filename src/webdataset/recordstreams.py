@@ -237,11 +237,23 @@ def sample_of(record: Any, url: str, number: int) -> Any:
     return {**record, "__key__": str(key), "__url__": url}
 
 
-def _plain(value: Any) -> Any:
-    """A value with dicts and lists in place of those that cannot be changed; cbor2 gives them below a tag."""
+def _plain(value: Any, done: dict[int, Any] | None = None) -> Any:
+    """A value with dicts and lists in place of those that cannot be changed; cbor2 gives them below a tag.
+
+    What comes several times, which CBOR can say in few bytes, is made once; `done` has it by the identity of the value.
+    """
+    done = {} if done is None else done
+    if id(value) in done:
+        return done[id(value)]
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+        fields = done[id(value)] = {}
+        fields.update((key, _plain(item, done)) for key, item in value.items())
+        return fields
+    if isinstance(value, (list, tuple)):
+        items = done[id(value)] = []
+        items.extend(_plain(item, done) for item in value)
+        return items
+    return value
 
 
 def numbered_key(url: str, number: int) -> str:

@@ -21,6 +21,7 @@ import posixpath
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from reprlib import repr as shown_short  # YAML can say a value of any size in few bytes
 from typing import Any
 
 from ._arguments import shown
@@ -109,7 +110,7 @@ class MultiShardSample(TorchIterable):
         _check_keys(spec, SPEC_KEYS, where)
         datasets = spec.get("datasets")
         if not isinstance(datasets, list) or not datasets:
-            raise ShardListError(f"{where}: datasets must be a list of sources, got {datasets!r}")
+            raise ShardListError(f"{where}: datasets must be a list of sources, got {shown_short(datasets):.200}")
         prefix = _text(spec.get("prefix", ""), f"{where}: prefix")
         self.sources = []
         for i, source in enumerate(datasets):
@@ -174,7 +175,7 @@ def read_mapping(
     try:
         text = data.decode("utf-8-sig")
         mapping = json.loads(text) if is_json else _parse_yaml(text)
-    except ValueError as exn:
+    except (ValueError, RecursionError) as exn:
         raise ShardListError(f"{name}: cannot be read as {'JSON' if is_json else 'YAML'}: {exn}") from exn
     if not isinstance(mapping, dict):
         raise ShardListError(f"{name}: {expected}, got {type(mapping).__name__}")
@@ -203,7 +204,7 @@ def _parse_source(source: Any, where: str) -> MSSource:
         raise ShardListError(f"{where}: give resample or choose, not both")
     for key, count in wanted.items():
         if type(count) is not int or count < 0:
-            raise ShardListError(f"{where}: {key} must be a number of shards, got {count!r}")
+            raise ShardListError(f"{where}: {key} must be a number of shards, got {shown_short(count):.200}")
         found.perepoch, found.resample = count, key == "resample"
     return found
 
@@ -251,5 +252,5 @@ def _check_keys(spec: Any, known: tuple[str, ...], where: str) -> None:
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise ShardListError(f"{where} must be text, got {value!r}")
+        raise ShardListError(f"{where} must be text, got {shown_short(value):.200}")
     return value
