@@ -7,6 +7,7 @@ import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,10 @@ def test_quick_reads_give_what_the_usual_way_gives():
             samples = IndexedTarSamples(path=path)
         except DataError:
             continue
-        for transformations, dots in (([], True), ([default_decoder], False), (["numpy"], True)):
+        ways = [([], True), ([default_decoder], False), (["numpy"], True)]
+        if find_spec("torch") is None and any(".pth" in sample for sample in samples):
+            ways = ways[:1]  # what torch wrote, torch decodes
+        for transformations, dots in ways:
             dataset = wids.ShardListDataset(
                 listed([str(path)], len(samples)), transformations=transformations, dots=dots
             )
