@@ -188,3 +188,19 @@ verbose_cmd = 0
 def vcmd(flag: str, verbose_flag: str = "") -> str:
     """The flag for a command: `flag`, or `verbose_flag` when `verbose_cmd` is set."""
     return verbose_flag if verbose_cmd else flag
+
+
+__all__ = [
+    "ULockFile",
+    "copy_file",
+    "default_cmds",
+    "download_and_open",
+    "download_file",
+    "download_file_no_log",
+    "max_open_objects",
+    "open_objects",
+    "pipe_download",
+    "recent_downloads",
+    "vcmd",
+    "verbose_cmd",
+]
