@@ -14,9 +14,11 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import IO, Any
 
 from ._arguments import a, a_handler, check_flag, check_function, check_number, check_path, checked
+from ._environment import number_of, switch_of
 from ._stage import RestCurried
 from ._types import Handler, Sample
 from .cachecleanup import LRUCleanup, read_locked, sweep, touch
@@ -117,14 +119,14 @@ class FileCache:
     ) -> None:
         self.cache_dir = os.path.expanduser(_cache_dir() if cache_dir is None else os.fspath(cache_dir))
         self.url_to_name = url_to_name
-        self.verbose = verbose or bool(_verbose_cache())
+        self.verbose = verbose or switch_of("WDS_VERBOSE_CACHE")
         self.validator = validator
         self.handler = handler
         self.cleaner: LRUCleanup | None = None
         if cache_size > 0:
             self.cleaner = LRUCleanup(self.cache_dir, cache_size, verbose=self.verbose, interval=cache_cleanup_interval)
         self.wait = wait
-        self.revalidate = _revalidate() if revalidate is None else revalidate
+        self.revalidate = switch_of("WDS_CACHE_REVALIDATE") if revalidate is None else revalidate
         self.storage_options = None if storage_options is None else options_of(storage_options)
         self._warned = self._swept = False
 
@@ -337,27 +339,10 @@ def _cache_size(default: float = 1e18) -> float:
     return size
 
 
-def _verbose_cache() -> int:
-    """WDS_VERBOSE_CACHE, 0 or 1."""
-    text = os.environ.get("WDS_VERBOSE_CACHE") or "0"
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"WDS_VERBOSE_CACHE must be 0 or 1, got {text!r}") from None
-
-
-def _revalidate() -> bool:
-    """WDS_CACHE_REVALIDATE, 0 or 1."""
-    text = os.environ.get("WDS_CACHE_REVALIDATE") or "0"
-    if text not in ("0", "1"):
-        raise ValueError(f"WDS_CACHE_REVALIDATE must be 0 or 1, got {text!r}")
-    return text == "1"
-
-
 _FROM_ENVIRONMENT: dict[str, Callable[[], Any]] = {
     "default_cache_dir": _cache_dir,
     "default_cache_size": _cache_size,
-    "verbose_cache": _verbose_cache,
+    "verbose_cache": partial(number_of, "WDS_VERBOSE_CACHE", 0),
 }
 
 

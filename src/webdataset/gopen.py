@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from typing import Any, BinaryIO
 
 from ._arguments import check_number
+from ._environment import number_of
 from .errors import MissingDependencyError, UnknownSchemeError, public_url
 from .security import refuse_if_secure
 from .storage import commands, local, pipe, standard
@@ -339,9 +340,5 @@ def _schemes_for_ais() -> list[str]:
 
 def _file_buffer() -> int:
     """GOPEN_BUFFER in bytes, -1 for the usual one."""
-    text = os.environ.get("GOPEN_BUFFER") or "-1"
-    try:
-        size = int(text)
-    except ValueError:
-        raise ValueError(f"GOPEN_BUFFER must be a number of bytes, got {text!r}") from None
+    size = number_of("GOPEN_BUFFER", -1, "a number of bytes")
     return size if size != 1 else -1  # 1 would mean lines, which binary files do not have

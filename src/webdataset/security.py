@@ -7,9 +7,9 @@ Programs of old assign `webdataset.utils.enforce_security`; that counts as well,
 
 from __future__ import annotations
 
-import os
 import sys
 
+from ._environment import switch_of
 from .errors import SecurityError
 
 enforce_security: bool | None = None
@@ -26,11 +26,7 @@ def security_enforced() -> bool:
     assigned = {enforce_security, vars(old).get("enforce_security") if old is not None else None} - {None}
     if assigned:
         return any(assigned)
-    text = os.environ.get("WDS_SECURE") or "0"
-    try:
-        return bool(int(text))
-    except ValueError:
-        raise SecurityError(f"WDS_SECURE must be 0 or 1, got {text!r}") from None
+    return switch_of("WDS_SECURE", error=SecurityError)
 
 
 def refuse_if_secure(message: str) -> None:

@@ -12,6 +12,7 @@ import posixpath
 import re
 from typing import Any
 
+from ._environment import switch_of
 from .errors import SecurityError, ShardListError, public_url
 from .gopen import gopen, gopen_schemes, is_native
 from .storage.local import local_path
@@ -34,7 +35,7 @@ def is_elsewhere(url: str) -> bool:
 def refuse_pipes(urls: list[str], where: str, allow: bool | None) -> None:
     """SecurityError if a url that came from a file is a command, unless that is allowed."""
     if allow is None:
-        allow = os.environ.get("WDS_ALLOW_PIPE", "0") not in ("", "0")
+        allow = switch_of("WDS_ALLOW_PIPE", error=SecurityError)
     for url in urls:
         if not allow and url.lower().startswith("pipe:"):
             raise SecurityError(

@@ -20,6 +20,7 @@ from zlib import crc32
 
 from ._arguments import a, check_flag, check_function, check_items, check_number, checked
 from ._closing import close_source
+from ._environment import switch_of
 from ._stage import RestCurried
 from ._torchdata import TorchIterable
 from ._types import Shards
@@ -198,7 +199,7 @@ class ResampledShards(EpochAttribute, TorchIterable):
         if not self.deterministic:
             parts += [os.getpid(), time.time_ns(), int.from_bytes(os.urandom(4), "little")]
         seed = make_seed(*parts)
-        if os.environ.get("WDS_SHOW_SEED", "0") == "1":
+        if switch_of("WDS_SHOW_SEED"):
             print(f"# ResampledShards seed {seed}")  # noqa: T201 -- what the variable asks for
         self.rng = random.Random(seed)
         return self._draws(self.rng)

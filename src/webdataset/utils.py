@@ -11,7 +11,6 @@ import fnmatch
 import functools
 import glob
 import importlib
-import os
 import re
 import sys
 import warnings
@@ -21,6 +20,7 @@ from typing import Any
 
 from ._arguments import a, check_items, check_number, check_text, checked
 from ._closing import close_source
+from ._environment import switch_of
 from ._stage import PipelineStage
 from .braces import braceexpand
 from .filters import identity
@@ -206,7 +206,7 @@ def obsolete(func: Callable[..., Any] | None = None, *, reason: str | None = Non
 
     @functools.wraps(func)
     def wrapper(*args: Any, **kw: Any) -> Any:
-        if os.environ.get("ALLOW_OBSOLETE", "0") in ("", "0"):
+        if not switch_of("ALLOW_OBSOLETE"):
             raise ObsoleteException(message)
         return func(*args, **kw)
 

@@ -12,6 +12,8 @@ import os
 import sys
 from typing import Any, NamedTuple
 
+from ._environment import number_of
+
 logger = logging.getLogger(__name__)
 
 
@@ -69,11 +71,7 @@ def reader_info(group: Any = None) -> ReaderInfo:
 def resolve_seed(seed: Any) -> int:
     """The seed as an integer: None means WDS_SEED or 0, "random" draws one and logs it."""
     if seed is None:
-        text = os.environ.get("WDS_SEED", "0")
-        try:
-            return int(text)
-        except ValueError:
-            raise ValueError(f"WDS_SEED must be an integer, got {text!r}") from None
+        return number_of("WDS_SEED", 0)
     if seed == "random":
         drawn = int.from_bytes(os.urandom(6), "little")
         logger.warning('seed="random" drew %d; pass seed=%d to repeat this order', drawn, drawn)

@@ -19,13 +19,13 @@ from __future__ import annotations
 import collections
 import datetime
 import io
-import os
 import pickle
 import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from .._environment import switch_of
 from .._optional import require
 from ..errors import SecurityError, printable
 from ..security import refuse_if_secure
@@ -186,10 +186,7 @@ def weights_only_of_environment() -> bool:
     Raises:
         SecurityError: it is something else, so what was meant is unknown.
     """
-    text = os.environ.get("WDS_PYTORCH_WEIGHTS_ONLY") or "1"
-    if text not in ("0", "1"):
-        raise SecurityError(f"WDS_PYTORCH_WEIGHTS_ONLY must be 0 or 1, got {text!r}")
-    return text == "1"
+    return switch_of("WDS_PYTORCH_WEIGHTS_ONLY", True, SecurityError)
 
 
 def pickle_dumps(value: Any) -> bytes:

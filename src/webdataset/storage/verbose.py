@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
+
+from .._environment import number_of
 
 
 def verbose() -> int:
     """GOPEN_VERBOSE as a number, 0 where it is not set."""
-    text = os.environ.get("GOPEN_VERBOSE") or "0"
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"GOPEN_VERBOSE must be an integer, got {text!r}") from None
+    return number_of("GOPEN_VERBOSE", 0)
 
 
 def trace(*words: object) -> None:
