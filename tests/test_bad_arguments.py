@@ -14,6 +14,7 @@ import pytest
 import webdataset as wds
 from webdataset import cache, extradatasets, filters
 from webdataset import tariterators as stages
+from webdataset._stage import public_name
 from webdataset.cache import LRUCleanup
 from webdataset.fluid import FluidInterface
 from webdataset.gopen import Pipe, gopen_file
@@ -358,7 +359,8 @@ def test_stages_with_checks_keep_their_signature_and_pickle():
     assert [1] == list(pickle.loads(pickle.dumps(wds.info(n=0)))([1]))
 
 
-STAGES = [name for name in filters.__all__ if isinstance(getattr(filters, name), filters.RestCurried)]
+CURRIED = {name: stage for name in filters.__all__ if isinstance(stage := getattr(filters, name), filters.RestCurried)}
+STAGES = [name for name, stage in CURRIED.items() if public_name(stage) == name]
 
 
 def test_every_stage_is_in_the_table():

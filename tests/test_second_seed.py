@@ -299,8 +299,10 @@ def test_keys_and_suffixes(tmp_path):
 def test_length(urls):
     """`len` is what `length` says, and nothing without it."""
     assert 17 == len(Dataset(urls, length=17))
-    with pytest.raises(TypeError):
-        len(Dataset(urls))
+    for kind in (Dataset, WebDataset):
+        with pytest.raises(TypeError, match=rf"without a length: {kind.__name__}\(urls, length=n\) says"):
+            len(kind(urls))
+        assert KEYS == keys_of(kind(urls))
     assert 23 == len(WebDataset(urls, length=23))
 
 
@@ -312,6 +314,8 @@ def test_epochs(urls):
     shuffled = keys_of(Dataset(urls, epochs=4, shuffle=True))
     assert sorted(KEYS * 4) == sorted(shuffled)
     assert len({tuple(shuffled[i : i + 8]) for i in range(0, 32, 8)}) > 1
+    for kind in (Dataset, WebDataset):
+        assert [] == list(kind(urls, epochs=0))
 
 
 def opened_and_noted(seen, url):
@@ -340,6 +344,50 @@ def test_an_opener_that_is_a_function(kind, urls):
         list(kind(urls, opener=lambda url: 5))
     with pytest.raises(OpenError, match='stream of text: let it open the shard with "rb"'):
         list(kind(urls, opener=open))
+
+
+@pytest.mark.parametrize("inside", [None, io.StringIO("text")])
+def test_a_manager_around_no_binary_stream_is_left(inside, urls):
+    """What the opener gave is an error; the context manager, which has been entered, is left all the same."""
+    seen: list[str] = []
+
+    @contextlib.contextmanager
+    def opener(url):
+        seen.append("entered")
+        yield inside
+        seen.append("left")
+
+    with pytest.raises(OpenError, match=r"binary stream|stream of text"):
+        list(Dataset(urls, opener=opener))
+    assert ["entered", "left"] == seen
+
+
+class Once:
+    """A context manager that counts how often it is left."""
+
+    left = 0
+
+    def __init__(self, url):
+        self.stream = reader(url)
+
+    def __enter__(self):
+        return self.stream
+
+    def __exit__(self, *exc_info):
+        self.stream.close()
+        Once.left += 1
+
+
+def test_a_manager_is_left_once(urls, monkeypatch):
+    """Also where the iteration ends in the middle of a shard, and where the shard is damaged."""
+    monkeypatch.setattr(Once, "left", 0)
+    samples = iter(Dataset(urls, opener=Once))
+    assert KEYS[:2] == [next(samples)["__key__"] for _ in range(2)]
+    samples.close()
+    assert 1 == Once.left
+    with pytest.raises(tarfile.ReadError):
+        list(Dataset(str(foreign_data() / "corrupt/amber-trunc-data.tar"), opener=Once))
+    assert 2 == Once.left
 
 
 @pytest.mark.parametrize("command", ["cat", "cat {}", "cat '{}'", "cat %s | cat", 'test -f "{}" && cat "{}"'])
@@ -452,6 +500,61 @@ def test_a_subclass_selects_shards_in_its_way(urls):
     assert KEYS[6:] == keys_of(Last(urls))
 
 
+def test_what_a_program_sets_later_counts(urls):
+    """Epochs, shuffling and the function of the workers may be changed as attributes; opener and handler are there."""
+    for kind in (Dataset, WebDataset):
+        data = kind(urls, opener="cat", handler=ignore_and_continue, length=3)
+        assert (1, False, None, 3) == (data.epochs, data.do_shuffle, data.subset, data.length)
+        assert data.prepare_for_worker == data.shard_selection
+        assert data.handler is ignore_and_continue
+        with data.opener(urls[0]) as stream:
+            assert KEYS[:3] == keys_of(tariterator(stream))
+        data.epochs, data.length = 2, 16
+        assert KEYS * 2 == keys_of(data)
+        assert len(data) == 16
+        data.do_shuffle = True
+        assert len({tuple(keys_of(data)) for _ in range(4)}) > 1
+        data.epochs, data.prepare_for_worker = 1, lambda: setattr(data, "urls", urls[1:2])  # noqa: B023
+        assert KEYS[3:6] == keys_of(data)
+
+
+class Renamed(Dataset):
+    """Members of the shards under other names."""
+
+    def raw_iter(self):
+        for name, data in super().raw_iter():
+            yield f"x{name}", data
+
+
+class ByHand(Dataset):
+    """A loop over the shards, as Dataset had it."""
+
+    def raw_iter(self):
+        self.prepare_for_worker()
+        for _ in range(self.epochs):
+            for url in self.urls:
+                with self.opener(url) as stream:
+                    yield from dataset.tardata(stream, handler=self.handler)
+                    dataset.maybe_collect()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_subclass_with_members_of_its_own(workers, urls):
+    """What its `raw_iter` gives is grouped by `keys`, kept by `suffixes`, or goes through `initial_pipeline`."""
+
+    def load(data):
+        return sorted(torch.utils.data.DataLoader(data, batch_size=None, num_workers=workers), key=str)
+
+    assert [["x" + key] for key in KEYS] == load(Renamed(urls).to_tuple("__key__"))
+    assert [[key] for key in KEYS] == load(ByHand(urls).decode().to_tuple("__key__"))
+    [first, *_] = load(Renamed(urls, keys=last_dot, suffixes="cls txt", epochs=2).decode())
+    assert {"__key__": "x" + KEYS[0], "cls": 6} == {name: first[name] for name in ("__key__", "cls")}
+    assert {"__key__", "cls", "txt"} == first.keys()
+    assert 24 == len(load(ByHand(urls, initial_pipeline=[])))
+    with pytest.raises(EmptyDatasetError, match="no sample found"):
+        load(Renamed(urls, keys=lambda name: (None, None)))
+
+
 def upper_names(pairs):
     return ((name.upper(), data) for name, data in pairs)
 
@@ -475,6 +578,8 @@ def test_raw_iter(urls):
     assert b"4" == dict(pairs)["pebble0001.cls"]
     with open(urls[0], "rb") as stream:
         assert pairs[:9] == list(dataset.tardata(stream))
+    data = Dataset(urls, shuffle=True)
+    assert len({tuple(data.raw_iter()) for _ in range(6)}) > 1
 
 
 def test_stages_change_the_data_set(urls):
@@ -760,6 +865,11 @@ def test_extra_meta(urls, monkeypatch):
     assert [(None,)] * 8 == [sample["__webdataset__"] for sample in data]
     data.subset = (1, 2)
     assert [((1, 2),)] * 3 == [sample["__webdataset__"] for sample in data]
+    seen: list[Any] = []
+    made = WebDataset(urls, pipeline=lambda samples: ({"n": seen.append({*s})} for s in samples), extra_meta=True)
+    assert [{"n": None, "__webdataset__": (None,)}] * 8 == list(made)
+    assert [{"__key__", *FIELDS}] * 8 == seen
+    assert (6,) == next(iter(WebDataset(urls, extensions="cls", extra_meta=True)))
     monkeypatch.setenv("WORKER", "1")
     monkeypatch.setenv("NUM_WORKERS", "3")
     assert [((1, 3),)] * 3 == [s["__webdataset__"] for s in WebDataset(urls, extra_meta=True)]

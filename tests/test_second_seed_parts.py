@@ -166,8 +166,10 @@ def test_make_decoder():
 
 
 def test_stages_of_the_classic_filters():
-    """`curried` and `transformer` make stages."""
-    assert [["1", 2]] == list(filters.transformer([str, None])([(1, 2)]))
+    """`curried` and `map_stream` make stages, `transformer` a function of one tuple."""
+    function = pickle.loads(pickle.dumps(filters.transformer([str, None])))
+    assert ["1", 2, "3"] == function((1, 2, 3))
+    assert [["1", 2], ["3", 4]] == list(filters.map_stream(function)([(1, 2), (3, 4)]))
     assert [1, 2] == list(filters.curried(itertools.islice)(2)([1, 2, 3]))
 
 

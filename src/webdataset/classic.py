@@ -13,8 +13,9 @@ from typing import Any, Self
 from ._arguments import check_count, check_flag, check_function, check_handler, check_items, check_number
 from ._closing import close_source
 from ._stage import FilterFunction
+from ._torchdata import TorchIterable
 from ._types import AnyStage, Handler
-from .classicshards import CheckRead, ClassicShards, Opener, opening_stage
+from .classicshards import CheckRead, ClassicShards, Opener, all_shards, opener_of, opening_stage
 from .pipeline import DataPipeline
 from .samples import METADATA, KeyRule, base_plus_ext
 from .shardpatterns import Urls
@@ -52,6 +53,11 @@ def without_place(data: Iterable[Any]) -> Iterator[Any]:
         close_source(data)
 
 
+def _of_shards(name: str) -> Any:
+    """An attribute that is one of the shards: what a program sets counts from the next pass on."""
+    return property(lambda self: getattr(self._shards, name), lambda self, value: setattr(self._shards, name, value))
+
+
 class ClassicPipeline(DataPipeline):
     """Samples of shards; methods that add stages change this object, and return it.
 
@@ -59,8 +65,19 @@ class ClassicPipeline(DataPipeline):
         urls: the shards that this reader reads, set by `shard_selection` or the program before each pass.
         full_urls: all shards.
         subset: (index, total): read each total-th shard, beginning with the index-th; None: divide among workers.
+        epochs: passes over the shards that make one iteration.
+        do_shuffle: whether the shards are shuffled.
+        prepare_for_worker: the function that is called before each pass.
+        opener, handler: the function from url to stream, and the error policy of reading; to be read only.
         length: what `len()` says; None: TypeError.
     """
+
+    urls: list[str] = _of_shards("urls")
+    full_urls: list[str] = _of_shards("full_urls")
+    subset: tuple[int, int] | None = _of_shards("subset")
+    epochs: int = _of_shards("epochs")
+    do_shuffle: bool = _of_shards("shuffle")
+    prepare_for_worker: Callable[[], Any] = _of_shards("prepare")
 
     def __init__(
         self,
@@ -86,18 +103,18 @@ class ClassicPipeline(DataPipeline):
             check_items(where, "suffixes", suffixes, "names of fields, a str or a list", optional=True)
         if not callable(prepare_for_worker):
             check_flag(where, "prepare_for_worker", prepare_for_worker)
-            prepare_for_worker = bool(prepare_for_worker)
-        prepare = prepare_for_worker if callable(prepare_for_worker) else self.shard_selection
-        self._shards = ClassicShards(urls, epochs, shuffle, prepare if prepare_for_worker else None)
+            prepare_for_worker = self.shard_selection if prepare_for_worker else all_shards
+        self._shards = ClassicShards(urls, epochs, shuffle, prepare_for_worker)
         self._bare = False
+        self.opener = opener_of(where, opener)
+        self.handler = handler
         self.size = length
-        self.pipeline = [
+        self._reading: list[Any] = [
             self._shards,
-            opening_stage(opener, verbose, handler),
+            opening_stage(self.opener, verbose, handler),
             FilterFunction(tar_file_expander, handler=handler),
-            *_grouping(keys, suffixes, handler),
-            CheckRead(self._shards),
         ]
+        self.pipeline = [*self._reading, *_grouping(keys, suffixes, handler), CheckRead(self._shards)]
 
     def compose(self, *args: AnyStage) -> Self:
         """Add stages to this very object, which is returned; they see samples as classic programs know them."""
@@ -129,29 +146,13 @@ class ClassicPipeline(DataPipeline):
     def _last_stages(self) -> tuple[Any, ...]:
         return () if self._bare else (without_place,)
 
-    @property
-    def full_urls(self) -> list[str]:
-        return self._shards.full_urls
+    def __len__(self) -> int:
+        if self.size is None:
+            name = type(self).__name__
+            raise TypeError(f"this {name} was made without a length: {name}(urls, length=n) says what len() gives")
+        return self.size
 
-    @full_urls.setter
-    def full_urls(self, urls: list[str]) -> None:
-        self._shards.full_urls = urls
-
-    @property
-    def urls(self) -> list[str]:
-        return self._shards.urls
-
-    @urls.setter
-    def urls(self, urls: list[str]) -> None:
-        self._shards.urls = urls
-
-    @property
-    def subset(self) -> tuple[int, int] | None:
-        return self._shards.subset
-
-    @subset.setter
-    def subset(self, subset: tuple[int, int] | None) -> None:
-        self._shards.subset = subset
+    __getitem__ = TorchIterable.__getitem__
 
     @property  # type: ignore[override]  # a plain attribute there, which nobody asks for
     def length(self) -> int | None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
-from ._arguments import check_function, shown
+from ._arguments import shown
 from ._closing import close_stream
 from ._empty import CheckEmpty
 from ._types import Handler
@@ -35,10 +36,12 @@ class ClassicShards:
         full_urls: all shards.
         urls: those that this reader reads; set before each pass by `prepare`.
         subset: (index, total) for each total-th shard, beginning with the index-th; None: the share of the worker.
+        epochs: passes over the shards in one.
         shuffle: whether each epoch has an order of its own: that of WDS_SEED or 0.
+        prepare: called before each pass.
     """
 
-    def __init__(self, urls: Urls, epochs: int, shuffle: bool, prepare: Callable[[], Any] | None) -> None:
+    def __init__(self, urls: Urls, epochs: int, shuffle: bool, prepare: Callable[[], Any]) -> None:
         self.full_urls = expand_urls(urls)
         if not any(self.full_urls):
             raise EmptyDatasetError(f"no shards: {shown(urls)} names none")
@@ -53,7 +56,7 @@ class ClassicShards:
     @property
     def splits_readers(self) -> bool:
         """Whether readers get different shards."""
-        return self.prepare is not None
+        return self.prepare is not all_shards
 
     @property
     def random_stages(self) -> int:
@@ -74,11 +77,15 @@ class ClassicShards:
         info = reader_info()
         return self.subset or (info.worker, info.num_workers)
 
+    @property
+    def chosen(self) -> tuple[int, int] | None:
+        """The share, where it is less than all shards or the program has chosen it."""
+        return self.share if self.subset or (self.splits_readers and self.share[1] > 1) else None
+
     def start(self, epoch: int, reader: int) -> None:
         """The next pass is this one, counted from 0."""
         self._epoch = epoch
-        if self.prepare is not None:
-            self.prepare()
+        self.prepare()
 
     def __iter__(self) -> Iterator[dict[str, str]]:
         for epoch in range(self._epoch * self.epochs, (self._epoch + 1) * self.epochs):
@@ -86,6 +93,10 @@ class ClassicShards:
             if self.shuffle:
                 epoch_random(resolve_seed(None), epoch).shuffle(urls)
             yield from ({"url": url} for url in urls)
+
+
+def all_shards() -> None:
+    """What stands for `shard_selection` where every worker reads all shards."""
 
 
 class CheckRead(CheckEmpty):
@@ -96,20 +107,24 @@ class CheckRead(CheckEmpty):
         self.shards = shards
 
     def __call__(self, data: Iterable[Any]) -> Iterator[Any]:
-        return super().__call__(data) if self.shards.urls else iter(data)
+        return super().__call__(data) if self.shards.urls and self.shards.epochs else iter(data)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "shards": self.shards}
 
 
-def opening_stage(opener: Opener | str, verbose: bool, handler: Handler) -> StreamingOpen:
-    """The stage that opens shards with a function from url to stream, or with a command, as `io.command_pipe` says."""
-    if opener is reader:
-        return StreamingOpen(verbose, handler)
+def opener_of(where: str, opener: Opener | str) -> Opener:
+    """The function from url to stream; a text is a command, as `io.command_pipe` says."""
     if isinstance(opener, str):
-        opener = command_pipe(opener)
-    check_function("opener", "opener", opener)
-    return _OpenWith(opener, verbose, handler)
+        return command_pipe(opener)
+    if not callable(opener):
+        raise TypeError(f"{where}: opener must be a function from url to stream or a command, got {shown(opener)}")
+    return opener
+
+
+def opening_stage(opener: Opener, verbose: bool, handler: Handler) -> StreamingOpen:
+    """The stage that opens shards with this function."""
+    return StreamingOpen(verbose, handler) if opener is reader else _OpenWith(opener, verbose, handler)
 
 
 class _OpenWith(StreamingOpen):
@@ -125,25 +140,25 @@ class _OpenWith(StreamingOpen):
     def _open(self, url: str) -> dict[str, Any]:
         if self.verbose:
             logger.info("opening %s", public_url(url))
-        opened = self.opener(url)
-        if isinstance(opened, io.TextIOBase):
-            opened.close()
-            raise OpenError('the opener gave a stream of text: let it open the shard with "rb"', url=url)
-        if hasattr(opened, "read"):
+        opened = stream = self.opener(url)
+        if not hasattr(stream, "read") and hasattr(stream, "__enter__"):
+            opened = _Entered(stream)
+            stream = opened.stream
+        if hasattr(stream, "read") and not isinstance(stream, io.TextIOBase):
             return {"stream": opened}
-        if hasattr(opened, "__enter__"):
-            return {"stream": _Entered(opened)}
-        raise OpenError(f"the opener must give a binary stream, got {shown(opened)}", url=url)
+        close_stream(opened)
+        if hasattr(stream, "read"):
+            raise OpenError('the opener gave a stream of text: let it open the shard with "rb"', url=url)
+        raise OpenError(f"the opener must give a binary stream, got {shown(stream)}", url=url)
 
 
 class _Entered:
-    """The stream inside a context manager, which is left when the stream is closed."""
+    """The stream inside a context manager, which is left, once, when the stream is closed."""
 
     def __init__(self, manager: Any) -> None:
-        self._manager = manager
-        self._stream = manager.__enter__()
-        self.read = self._stream.read
+        self._left = ExitStack()
+        self.stream = self._left.enter_context(manager)
+        self.read = getattr(self.stream, "read", None)
 
     def close(self) -> None:
-        close_stream(self._stream)
-        self._manager.__exit__(None, None, None)
+        self._left.close()

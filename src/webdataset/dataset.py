@@ -90,15 +90,24 @@ class Dataset(ClassicPipeline, FluidInterface):
             prepare_for_worker=prepare_for_worker,
             handler=handler,
         )
+        own = type(self).raw_iter is not Dataset.raw_iter
+        pairs = [self.raw_iter] if own else [*self._reading, pairs_of]
         if initial_pipeline is not None:
             stages = [initial_pipeline] if callable(initial_pipeline) else initial_pipeline
             check_items("Dataset", "initial_pipeline", stages, "a list of stages")
-            self.pipeline = [*self.pipeline[:3], pairs_of, *stages]
+            self.pipeline = [*pairs, *stages]
             self._bare = True
+        elif own:
+            self.pipeline = [*pairs, group_by_keys(keys, handler=handler), *self.pipeline[4:]]
 
     def raw_iter(self) -> Iterator[tuple[str, bytes]]:
-        """The members of the shards as pairs of name and bytes, before they are samples; a pass of its own."""
-        return iter(DataPipeline(*self.pipeline[:3], pairs_of))
+        """The members of the shards as pairs of name and bytes, before they are samples; an epoch of its own.
+
+        A class may have another one: what that gives is grouped, and goes through the stages.
+        """
+        raw = DataPipeline(*self._reading, pairs_of)
+        raw._epochs = self._epochs
+        return iter(raw)
 
     def pipe(self, stage: AnyStage) -> Self:
         """Add a stage, a function from an iterator over samples to another iterator."""
@@ -109,7 +118,7 @@ class Dataset(ClassicPipeline, FluidInterface):
         check_number("shuffle", "bufsize", size, "samples")
         if size < 1:
             return self
-        self._shards.shuffle = True
+        self.do_shuffle = True
         return self._add(filters.shuffle(size, **kw))
 
     def decode(  # type: ignore[override]  # the classic signature
@@ -159,6 +168,10 @@ class Dataset(ClassicPipeline, FluidInterface):
         return self._add(stage)
 
 
+def maybe_collect() -> None:
+    """Does nothing, because memory goes by itself; kept for classes with a `raw_iter` of their own, which call it."""
+
+
 class ResizedDataset(with_epoch):
     """A data set whose epochs have `length` items, each going on where the one before ended.
 
@@ -194,6 +207,7 @@ __all__ = [
     "ignore_and_continue",
     "ignore_and_stop",
     "imagehandler",
+    "maybe_collect",
     "reraise_exception",
     "tardata",
     "tariterator",

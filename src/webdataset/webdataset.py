@@ -9,19 +9,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 from . import filters
 from ._arguments import check_flag, check_function, check_items, check_number, explained, shown
-from ._closing import close_source, closing_source
+from ._closing import closing_source
 from ._stage import FilterFunction
 from ._types import AnyStage, Handler
 from .archivemembers import ArchiveMember, tar_file_iterator
 from .classic import Bare, ClassicPipeline, without_place
 from .classicdecoders import apply_decoder, default_handlers, imagehandler
 from .classicmembers import group_by_keys, tardata
-from .classicshards import ClassicShards, Opener
+from .classicshards import Opener
 from .dataset import MODERN, Dataset
 from .errors import SampleError, printable
 from .filters._places import apply_each
@@ -109,10 +108,9 @@ class WebDataset(ClassicPipeline):
             handler=handler,
         )
         self._bare = callable(decoder)  # then samples are what the program makes of them
-        self._meta = _SubsetField(self._shards, bool(extra_meta))
+        self.extra_meta = extra_meta
         stages: list[Any] = [
             apply_decoder(Bare(decoder) if callable(decoder) else decoder, handler),
-            self._meta,
             None if associate is None else filters.associate(associate),
             None if fields is None else filters.to_tuple(*fields, handler=handler),
             filters.shuffle(shuffle) if shuffle > 1 else None,
@@ -123,16 +121,15 @@ class WebDataset(ClassicPipeline):
         if pipeline is not None:
             check_function("WebDataset", "pipeline", pipeline)
             self.compose(pipeline)
-        if self._bare:
-            self.append(_tuples_of_lists)
 
-    @property
-    def extra_meta(self) -> bool:
-        return self._meta.enabled
+    def _last_stages(self) -> tuple[Any, ...]:
+        stages: tuple[Any, ...] = (_tuples_of_lists,) if self._bare else super()._last_stages()
+        return (*stages, self._with_share) if self.extra_meta else stages
 
-    @extra_meta.setter
-    def extra_meta(self, enabled: bool) -> None:
-        self._meta.enabled = enabled
+    def _with_share(self, data: Iterable[Any]) -> Iterator[Any]:
+        with closing_source(data):
+            for item in data:
+                yield {**item, "__webdataset__": (self._shards.chosen,)} if isinstance(item, dict) else item
 
 
 def _fields_of(extensions: str | Sequence[Sequence[str]]) -> list[list[str]]:
@@ -149,46 +146,23 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)
 
 
-class _SubsetField:
-    """Stage: the field `__webdataset__`, where it is wanted."""
-
-    def __init__(self, shards: ClassicShards, enabled: bool) -> None:
-        self.shards = shards
-        self.enabled = enabled
-
-    def __call__(self, data: Iterable[Any]) -> Iterator[Any]:
-        return apply_each(data, self._marked, reraise_exception, "extra_meta") if self.enabled else iter(data)
-
-    def _marked(self, sample: Any) -> Any:
-        shards = self.shards
-        share = shards.subset or (shards.share if shards.splits_readers else (0, 1))
-        return {**sample, "__webdataset__": (share if shards.subset or share[1] > 1 else None,)}
-
-
 def _transforming(transforms: Any, handler: Handler) -> FilterFunction:
     if not callable(transforms):
         check_items("WebDataset", "transforms", transforms, "a function or a list of functions")
     functions = [transforms] if callable(transforms) else list(transforms)
     for i, f in enumerate(functions):
         check_function("WebDataset", f"transform {i}", f, optional=True)
-    return FilterFunction(_transformed, functions, handler=handler)
+    return FilterFunction(_transformed, filters.transformer(functions), handler=handler)
 
 
-def _transformed(data: Iterable[Any], functions: Sequence[Transform], handler: Handler) -> Iterator[Any]:
-    def transformed(sample: Any) -> Any:
-        if not isinstance(sample, (tuple, list)):
-            raise TypeError(f'transforms need tuples, which extensions="jpg cls" makes; got {type(sample).__name__}')
-        return tuple(v if f is None else f(v) for v, f in zip(sample, cycle(functions), strict=False))
-
-    return apply_each(data, transformed, handler, "transforms")
+def _transformed(data: Iterable[Any], transformed: Callable[[Any], Any], handler: Handler) -> Iterator[Any]:
+    return _tuples_of_lists(apply_each(data, transformed, handler, "transforms"))
 
 
 def _tuples_of_lists(data: Iterable[Any]) -> Iterator[Any]:
-    try:
+    with closing_source(data):
         for item in data:
             yield tuple(item) if isinstance(item, list) else item
-    finally:
-        close_source(data)
 
 
 def tariterator(

@@ -82,7 +82,7 @@ from ._streams import (
     xdecode,
 )
 
-curried = pipelinefilter  # the classic 0.1 name
+curried, map_stream = pipelinefilter, map  # the classic 0.1 names
 
 WebDataset: type[Any]
 default_handlers: dict[str, dict[str, Callable[[bytes], Any]]]
@@ -151,6 +151,7 @@ __all__ = [
     "log_keys",
     "map",
     "map_dict",
+    "map_stream",
     "map_tuple",
     "parse_field_spec",
     "pick",

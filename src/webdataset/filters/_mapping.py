@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 from .._arguments import check_function, check_handler, shown
 from .._closing import close_source
-from .._stage import FilterFunction, checkedfilter
+from .._stage import checkedfilter
 from .._types import Handler
 from ..errors import DecodingError
 from ..handlers import reraise_exception
@@ -222,10 +223,12 @@ def transform_with(sample: Sequence[Any], transformers: Sequence[Callable[[Any],
     return values
 
 
-def transformer(transformers: Sequence[Callable[[Any], Any] | None] | None) -> FilterFunction:
-    """The stage that does `transform_with` to each sample."""
-    return FilterFunction(_transformed, transformers)
+def transformer(transformers: Sequence[Callable[[Any], Any] | None] | None) -> Callable[[Any], Any]:
+    """The classic function of one tuple: what the functions make of its values, begun again where they are fewer."""
+    return partial(_cycled, tuple(transformers or (None,)))
 
 
-def _transformed(data: Iterable[Any], transformers: Sequence[Callable[[Any], Any] | None] | None) -> Iterator[Any]:
-    return apply_each(data, lambda sample: transform_with(sample, transformers), reraise_exception, "transformer")
+def _cycled(functions: Sequence[Callable[[Any], Any] | None], sample: Any) -> list[Any]:
+    if not isinstance(sample, (tuple, list)):
+        raise TypeError(f'transforms need tuples, which extensions="jpg cls" makes; got {type(sample).__name__}')
+    return [value if f is None else f(value) for value, f in zip(sample, cycle(functions), strict=False)]
