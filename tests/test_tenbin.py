@@ -20,7 +20,7 @@ from codec_contract import same
 from helpers import upstream_data
 from tools import published
 from webdataset import WebDataset, tenbin
-from webdataset.errors import DataError, DecodingError
+from webdataset.errors import DataError, DecodingError, EncodingError, OpenError
 
 numbers = hnp.integer_dtypes(endianness="?") | hnp.floating_dtypes(endianness="?", sizes=(16, 32, 64))
 arrays = hnp.arrays(dtype=numbers, shape=hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
@@ -132,6 +132,34 @@ def test_what_cannot_be_written() -> None:
         tenbin.encode_buffer([np.zeros(2)], [])
 
 
+def test_a_masked_array_lost_its_mask() -> None:
+    """Arrays that lose something, and things that are no arrays, are refused with their place in the list."""
+    masked = np.ma.array([1, 2, 3], mask=[False, True, False])
+    assert same([masked.data], tenbin.decode_buffer(tenbin.encode_buffer([np.ma.array([1, 2, 3])])))
+    with pytest.raises(EncodingError, match=r"item 1 of the list is masked"):
+        tenbin.encode_buffer([np.zeros(2), masked])
+    with pytest.raises(EncodingError, match=r"item 0 of the list, a list, is no array"):
+        tenbin.encode_list([[[1], [2, 3]]])
+
+
+def test_an_info_lost_its_nul_characters() -> None:
+    """Infos with NUL are refused by the writer, those that are not ASCII by the reader."""
+    with pytest.raises(EncodingError, match="at most 8 ASCII characters"):
+        tenbin.encode_buffer([np.zeros(2)], ["a\0"])
+    data = tenbin.encode_buffer([np.zeros(2)], ["ab"])
+    data[24] = 0xFF
+    with pytest.raises(DecodingError, match=r"not ASCII: b'\\xffb.*\(byte 0\)"):
+        tenbin.decode_buffer(data)
+
+
+def test_a_header_with_a_dimension_left_over_gave_another_shape() -> None:
+    """A header is as long as its number of dimensions says, otherwise one of both is damaged."""
+    data = tenbin.encode_buffer([np.zeros((3, 1))])
+    data[32] = 1
+    with pytest.raises(DecodingError, match=r"header of 40 bytes cannot hold 1 dimensions \(byte 0\)"):
+        tenbin.decode_buffer(data)
+
+
 def test_infos_can_be_required() -> None:
     """A list of infos that equals what is there gives the data, another one is an error."""
     data = tenbin.encode_buffer([np.zeros(1), np.ones(1)], ["xs", "ys"])
@@ -182,6 +210,53 @@ def test_a_stream_cut_at_any_byte_is_an_error() -> None:
         tenbin.read_chunk(io.BytesIO(b"x" * 16))
     with pytest.raises(ValueError, match="claims -1 bytes"):
         tenbin.read_chunk(io.BytesIO(tenbin.MAGIC + struct.pack("<q", -1)))
+
+
+def test_payloads_of_items_larger_than_a_byte_were_framed_too_short() -> None:
+    """Arrays, and views of numbers, are framed with the length of their bytes."""
+    numbers = np.arange(6.0).reshape(2, 3)
+    for item in (numbers, memoryview(numbers), numbers.tobytes()):
+        stream = io.BytesIO()
+        tenbin.write_chunk(stream, item)
+        stream.seek(0)
+        assert numbers.tobytes() == tenbin.read_chunk(stream)
+        assert stream.getvalue() == tenbin.encode_chunks([item])
+
+
+class _Taker:
+    def __init__(self, count: int | None) -> None:
+        self.count, self.got = count, b""
+
+    def write(self, data: bytes) -> int | None:
+        self.got += data
+        return self.count
+
+
+def test_streams_that_take_or_give_nothing_hung_or_lost_arrays() -> None:
+    """A stream that takes nothing, or has nothing at the moment, is an error; one that counts nothing is believed."""
+    for count in (0, -1, 1 << 40):
+        with pytest.raises(OpenError, match=f"says that it took {count} of 16 bytes"):
+            tenbin.write(_Taker(count), [np.zeros(3)])
+    plain = _Taker(None)
+    tenbin.write(plain, [np.zeros(3)])
+    assert plain.got == tenbin.encode_buffer([np.zeros(3)])
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    with open(reading, "rb", buffering=0) as source, open(writing, "wb", buffering=0) as sink:
+        with pytest.raises(OpenError, match="nothing to read at the moment"):
+            tenbin.read(source)
+        with pytest.raises(OpenError, match=r"took None of \d+ bytes: tenbin needs one that blocks"):
+            tenbin.write(sink, [np.zeros(1_000_000)])
+    with pytest.raises(TypeError, match="gives text"):
+        tenbin.read(io.StringIO("~TenBin~"))
+
+
+def test_reading_a_number_of_arrays_that_is_none() -> None:
+    """It was no array at all for -1, and more than asked for with a fraction."""
+    for n, kind in ((-1, ValueError), (1.5, TypeError), ("1", TypeError)):
+        with pytest.raises(kind, match=r"tenbin\.read: n must be a whole number of arrays, 0 or more"):
+            tenbin.read(io.BytesIO(tenbin.encode_buffer([np.zeros(3)])), n)  # type: ignore[arg-type]
 
 
 def test_small_helpers() -> None:
@@ -321,6 +396,18 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
     tenbin.save(tmp_path / "link.ten", *values)
     assert (tmp_path / "link.ten").is_symlink()
     assert same(values, tenbin.load(tmp_path / "target.ten"))
+
+
+def test_a_fifo_that_was_to_be_mapped_was_empty(tmp_path: Path) -> None:
+    """What cannot be mapped is read; names of files may be bytes."""
+    name = os.fsencode(tmp_path / "a.ten")
+    os.mkfifo(name)
+    writer = threading.Thread(target=tenbin.save, args=(name, np.arange(5)))
+    writer.start()
+    (array,) = tenbin.load(name, mmap=True)
+    writer.join()
+    assert array.tolist() == list(range(5))
+    assert not array.flags.writeable
 
 
 def test_a_stream_that_takes_a_little_at_a_time() -> None:

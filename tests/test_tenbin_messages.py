@@ -262,6 +262,88 @@ def test_wrong_seqpacket_messages() -> None:
             tenbin.sctp_send(left, None, [np.arange(1_000_000)])
 
 
+def test_a_long_timeout_overflowed(sockets, tmp_path) -> None:
+    """Any time from 0 on may be waited for, also without end; -1 is no time."""
+    out = sockets(zmq.PUSH, bind=f"ipc://{tmp_path}/z")
+    into = sockets(zmq.PULL, connect=f"ipc://{tmp_path}/z")
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with left, right:
+        for seconds in (1e12, float("inf")):
+            tenbin.zsend_single(out, VALUES[:1], timeout=seconds)
+            assert same(VALUES[:1], tenbin.zrecv_single(into, timeout=seconds))
+            for sender, receiver in ((left, right), (OwnMethods(left), OwnMethods(right))):
+                tenbin.sctp_send(sender, None, VALUES[:1], timeout=seconds)
+                assert same(VALUES[:1], tenbin.sctp_recv(receiver, timeout=seconds))
+    with pytest.raises(ValueError, match=r"timeout must be a number of seconds, 0 or more, got -1"):
+        tenbin.zsend_single(out, VALUES[:1], timeout=-1)
+
+
+class OwnMethods:
+    """A socket as pysctp has it, over AF_UNIX SOCK_SEQPACKET: its methods know the descriptor and no timeout."""
+
+    def __init__(self, inner: socket.socket, events: int = 0) -> None:
+        self.inner, self.events = inner, events
+
+    def accept(self) -> tuple[OwnMethods, Any]:
+        peer, address = self.inner.accept()
+        return OwnMethods(peer), address
+
+    def sctp_send(self, msg: bytes, to: tuple[str, int] = ("", 0)) -> int:
+        return os.write(self.fileno(), msg)
+
+    def sctp_recv(self, maxlen: int) -> tuple[Any, int, bytes | None, Any]:
+        if self.events:
+            self.events -= 1
+            return None, 0x8000, None, "somebody has come"
+        data = os.read(self.fileno(), maxlen)
+        return None, 0 if len(data) == maxlen else socket.MSG_EOR, data, None
+
+    def fileno(self) -> int:
+        return self.inner.fileno()
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def getsockopt(self, *args: int) -> Any:
+        return self.inner.getsockopt(*args)
+
+
+def test_a_timeout_with_methods_of_pysctp_was_none(seqpacket) -> None:
+    """Over a stand-in: sockets with methods of their own wait as long as asked, and skip what is no message."""
+    listener, address = seqpacket
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with left, right:
+        mine, other = OwnMethods(left), OwnMethods(right, events=2)
+        with pytest.raises(TransferTimeoutError, match=r"no message was received within 0\.1 s"):
+            tenbin.sctp_recv(mine, timeout=0.1)
+        later = threading.Timer(0.2, tenbin.sctp_send, (mine, None, VALUES[:3], LABELS[:3]))
+        later.start()
+        arrays, labels = tenbin.sctp_recv(other, infos=True, timeout=30)
+        later.join()
+        assert same(VALUES[:3], arrays)
+        assert labels == LABELS[:3]
+        tenbin.sctp_send(mine, ("127.0.0.1", 7), VALUES[:3])
+        with pytest.raises(DecodingError, match="a message of more than 99 bytes; raise maxsize"):
+            tenbin.sctp_recv(other, maxsize=99)
+        right.close()
+        with pytest.raises(ConnectionLostError, match="the peer is gone, no message was sent"):
+            tenbin.sctp_send(mine, None, VALUES[:3])
+    with pytest.raises(TransferTimeoutError):
+        tenbin.sctp_recv(OwnMethods(listener), timeout=0.1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as silent:
+        silent.connect(address)
+        with pytest.raises(TransferTimeoutError):
+            tenbin.sctp_recv(OwnMethods(listener), timeout=0.1)
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with left, right:
+        left.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            [left.send(bytes(10_000)) for _ in range(1000)]
+        left.setblocking(True)
+        with pytest.raises(TransferTimeoutError, match=r"no message was sent within 0\.1 s"):
+            tenbin.sctp_send(OwnMethods(left), None, VALUES[:3], timeout=0.1)
+
+
 def test_sockets_that_keep_no_messages_apart() -> None:
     """A stream socket, or something that is no socket, is refused with the advice what to use."""
     left, right = socket.socketpair()

@@ -6,6 +6,7 @@ data is not believed before its bytes have come, so nothing takes memory that th
 
 from __future__ import annotations
 
+import io
 import mmap as mmap_module
 import os
 import stat
@@ -15,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DataError, DecodingError
+from ._arguments import check_count
+from .errors import DataError, DecodingError, OpenError
 from .storage.atomic import write_file
 from .tenbinformat import (
     CODES,
@@ -47,6 +49,7 @@ from .tenbinformat import (
     short_to_long,
     str64,
     unstr64,
+    view_of,
 )
 from .tenbinsockets import (
     sctp_recv,
@@ -130,13 +133,14 @@ def load(fname: str | os.PathLike[str], infos: Any = False, nocheck: bool = Fals
         with open(fname, "rb") as stream:
             return decode_buffer(_mapped(stream) if mmap else _content(stream), infos)
     except DataError as exn:
-        exn.locate(url=os.fspath(fname))
+        exn.locate(url=os.fsdecode(fname))
         raise
 
 
 def _mapped(stream: Any) -> Any:
-    if os.fstat(stream.fileno()).st_size == 0:  # which cannot be mapped
-        return b""
+    about = os.fstat(stream.fileno())
+    if not stat.S_ISREG(about.st_mode) or about.st_size == 0:  # which cannot be mapped
+        return stream.read()
     return mmap_module.mmap(stream.fileno(), 0, access=mmap_module.ACCESS_READ)
 
 
@@ -169,9 +173,11 @@ def read(stream: Any, n: int = sys.maxsize, infos: Any = False) -> Any:
     """The next `n` arrays of a binary stream, fewer where it ends; the stream stays behind them.
 
     Raises:
+        OpenError: the stream does not block, and has nothing now.
         DecodingError: as from `decode_buffer`; the offset is counted from the beginning of the stream where
             the stream can tell, from here otherwise.
     """
+    check_count("tenbin.read", "n", n, 0, "arrays")
     chunks: list[Chunk] = []
     offset = _position(stream) or 0
     while len(chunks) < 2 * n:
@@ -184,12 +190,23 @@ def read(stream: Any, n: int = sys.maxsize, infos: Any = False) -> Any:
 
 
 def write_chunk(stream: Any, buf: Any) -> None:
-    """Write one payload, framed."""
-    for data in (chunk_head(len(buf)), buf, bytes(roundup(len(buf)) - len(buf))):
+    """Write one payload, framed: bytes, or the bytes of an array.
+
+    Raises:
+        OpenError: the stream takes nothing, because it does not block, or is broken; it may have a part.
+    """
+    payload = view_of(buf)
+    for data in (chunk_head(len(payload)), payload, bytes(roundup(len(payload)) - len(payload))):
         view = memoryview(data)
         while view:  # a stream without a buffer may take less than it is given
             count = stream.write(view)
-            view = view[len(view) if count is None else count :]
+            if count is None and not isinstance(stream, io.RawIOBase):  # of those, it means that all is well
+                break
+            if not count or not 0 < count <= len(view):
+                raise OpenError(
+                    f"the stream says that it took {count} of {len(view)} bytes: tenbin needs one that blocks"
+                )
+            view = view[count:]
 
 
 def read_chunk(stream: Any) -> bytes | None:
@@ -223,6 +240,10 @@ def _read_pieces(stream: Any, size: int) -> bytes:
     there = 0
     while there < size:
         part = stream.read(min(size - there, max(there, _PIECE)))
+        if part is None:
+            raise OpenError("the stream has nothing to read at the moment: tenbin needs one that blocks")
+        if isinstance(part, str):
+            raise TypeError("tenbin: the stream gives text; open it for bytes, in a mode with a b")
         if not part:
             break
         parts.append(part)
@@ -239,5 +260,6 @@ def _position(stream: Any) -> int | None:
 
 
 def _check_name(fname: str | os.PathLike[str], nocheck: bool) -> None:
-    if not nocheck and not os.fspath(fname).endswith(".ten"):
-        raise ValueError(f"{os.fspath(fname)}: the name of a tenbin file ends in .ten; pass nocheck=True for others")
+    name = os.fsdecode(fname)
+    if not nocheck and not name.endswith(".ten"):
+        raise ValueError(f"{name}: the name of a tenbin file ends in .ten; pass nocheck=True for others")

@@ -49,10 +49,9 @@ def encode_header(a: Array, info: str = "") -> bytes:
         raise EncodingError(f"unsupported array type {a.dtype}: tenbin holds {' '.join(CODES)}")
     if a.ndim > MAX_DIMS:
         raise EncodingError(f"tenbin arrays have at most {MAX_DIMS} dimensions, got {a.ndim}")
-    label = info.encode("ascii", "replace")
-    if len(label) > 8 or label.decode("ascii") != info:
+    if len(info) > 8 or not info.isascii() or "\0" in info:
         raise EncodingError(f"the info of a tenbin array is at most 8 ASCII characters, got {info!r:.60}")
-    return struct.pack(f"<8s8sq{a.ndim}q", code.encode("ascii"), label, a.ndim, *a.shape)
+    return struct.pack(f"<8s8sq{a.ndim}q", code.encode("ascii"), info.encode("ascii"), a.ndim, *a.shape)
 
 
 def decode_header(h: Any) -> tuple[tuple[int, ...], np.dtype[Any], str]:
@@ -64,12 +63,14 @@ def decode_header(h: Any) -> tuple[tuple[int, ...], np.dtype[Any], str]:
     if dtype is None:
         code = raw_code.rstrip(b"\0").decode("ascii", "backslashreplace")
         raise DecodingError(message=f"unsupported tenbin array type {code!r}, expected one of {' '.join(CODES)}")
-    if not 0 <= ndim <= MAX_DIMS or len(h) < 24 + 8 * ndim:
-        raise DecodingError(message=f"tenbin header of {len(h)} bytes cannot hold {ndim} dimensions")
+    if not 0 <= ndim <= MAX_DIMS or len(h) != 24 + 8 * ndim:
+        raise DecodingError(message=f"a tenbin header of {len(h)} bytes cannot hold {ndim} dimensions")
     shape = struct.unpack_from(f"<{ndim}q", h, 24)
     if shape and min(shape) < 0:
         raise DecodingError(message=f"tenbin array of the shape {shape}")
-    return shape, dtype, raw_info.rstrip(b"\0").decode("ascii", "backslashreplace")
+    if not raw_info.isascii():
+        raise DecodingError(message=f"the info of a tenbin array is not ASCII: {raw_info!r}")
+    return shape, dtype, raw_info.rstrip(b"\0").decode("ascii")
 
 
 def encode_list(l: Sequence[Any], infos: Sequence[str] | None = None) -> list[bytes]:  # noqa: E741 published name
@@ -88,8 +89,17 @@ def _with_headers(items: Sequence[Any], infos: Sequence[str] | None) -> list[tup
         raise TypeError(f"tenbin: infos must be a list of texts, one for each array, got {infos!r:.80}")
     if len(infos) != len(items):
         raise EncodingError(f"{len(items)} arrays need as many infos, got {len(infos)}")
-    arrays = map(np.asarray, items)
+    arrays = [_as_array(number, item) for number, item in enumerate(items)]
     return [(encode_header(array, info), array) for array, info in zip(arrays, infos, strict=True)]
+
+
+def _as_array(number: int, item: Any) -> Array:
+    if np.ma.is_masked(item):
+        raise EncodingError(f"tenbin: item {number} of the list is masked; tenbin has no masks: write item.filled()")
+    try:
+        return np.asarray(item)
+    except Exception as exn:  # numpy's own, or that of a foreign class, such as torch's
+        raise EncodingError(f"tenbin: item {number} of the list, a {type(item).__name__}, is no array: {exn}") from exn
 
 
 def decode_list(l: Sequence[Any], infos: Any = False) -> Any:  # noqa: E741 published name
@@ -144,6 +154,8 @@ def check_infos(data: list[Array], infos: list[str], required_infos: Any = None)
         return data
     if required_infos is True:
         return data, infos
+    if not isinstance(required_infos, (list, tuple)):
+        raise TypeError(f"tenbin: infos must be True, False or a list of texts, got {required_infos!r:.80}")
     if list(required_infos) != infos:
         raise DecodingError(message=f"tenbin infos are {infos}, expected {list(required_infos)}")
     return data
@@ -167,7 +179,8 @@ def payload_length(head: Any, offset: int | None = None) -> int:
 def encode_chunks(l: Sequence[Any]) -> bytearray:  # noqa: E741 published name
     """The payloads framed as chunks."""
     out = bytearray()
-    for payload in l:
+    for item in l:
+        payload = view_of(item)
         out += chunk_head(len(payload))
         out += payload
         out += bytes(roundup(len(payload)) - len(payload))
@@ -176,7 +189,15 @@ def encode_chunks(l: Sequence[Any]) -> bytearray:  # noqa: E741 published name
 
 def decode_chunks(buf: Any) -> list[memoryview]:
     """Views of the payloads in a buffer; the zeros after the last one may be missing."""
-    return [payload for _, payload in chunks_of(memoryview(buf).cast("B"))]
+    return [payload for _, payload in chunks_of(view_of(buf))]
+
+
+def view_of(buf: Any) -> memoryview:
+    """The bytes of an array, or of anything that holds bytes; not copied where they lie in one piece."""
+    try:
+        return memoryview(bytedata(buf)).cast("B")
+    except TypeError as exn:
+        raise TypeError(f"tenbin: expected bytes, or something that holds them in one piece, got {buf!r:.80}") from exn
 
 
 def chunks_of(view: memoryview) -> Iterator[tuple[int, memoryview]]:
@@ -222,7 +243,7 @@ def decode_buffer(buf: Any, infos: Any = False) -> Any:
     Raises:
         DecodingError: wrong magic bytes, an unknown type, or data that is cut; `offset` says where.
     """
-    return decode_pairs(chunks_of(memoryview(buf).cast("B")), infos)
+    return decode_pairs(chunks_of(view_of(buf)), infos)
 
 
 def bytelen(a: Any) -> int:

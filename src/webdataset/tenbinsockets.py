@@ -8,6 +8,7 @@ so. Times are seconds; without one, the timeout of the socket itself holds.
 from __future__ import annotations
 
 import errno
+import selectors
 import socket as sockets
 import time
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from .tenbinformat import MAGIC, decode_buffer, decode_list, encode_buffer, enco
 
 _SCTP = 132  # the protocol's number; not every Python has a name for it
 _UNSUPPORTED = (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EAFNOSUPPORT)
+_LONGEST = 2e6  # seconds, which every way of waiting takes
+_NOTIFICATION = getattr(sockets, "MSG_NOTIFICATION", 0x8000)
 
 
 def zsend_single(
@@ -92,9 +95,9 @@ def _await(socket: Any, event: str, timeout: float | None) -> None:
     """Wait until the socket can do it; at most so long."""
     if timeout is None:
         return
-    check_number("tenbin", "timeout", timeout, "seconds")
+    check_number("tenbin", "timeout", timeout, "seconds", least=0)
     zmq = require("zmq", "pyzmq", "sending arrays over ZeroMQ")
-    if not socket.poll(max(0, timeout) * 1000, getattr(zmq, event)):
+    if not socket.poll(min(_LONGEST, timeout) * 1000, getattr(zmq, event)):
         what = "came" if event == "POLLIN" else "could be sent, because nobody takes it"
         raise TransferTimeoutError(f"no ZeroMQ message {what} within {timeout:g} s; is the peer there?")
 
@@ -141,13 +144,16 @@ def sctp_send(
         TransferTimeoutError: it was not taken within `timeout` seconds.
     """
     data = encode_buffer(l, infos)
-    if hasattr(socket, "sctp_send"):
-        socket.sctp_send(bytes(data), to=dest)
-        return
-    _check_kind(socket)
-    with _Deadline(socket, timeout, "sent"):
+    own = hasattr(socket, "sctp_send")
+    if not own:
+        _check_kind(socket)
+    with _Deadline(socket, timeout, "sent", own) as deadline:
         try:
-            if dest is not None and _has_many_peers(socket):
+            if own:
+                deadline.wait(socket, selectors.EVENT_WRITE)
+                sent = socket.sctp_send(bytes(data), **({} if dest is None else {"to": dest}))
+                sent = len(data) if sent is None else sent
+            elif dest is not None and _has_many_peers(socket):
                 sent = socket.sendto(data, dest)
             else:
                 if dest is not None and not _is_connected(socket):
@@ -173,17 +179,30 @@ def sctp_recv(socket: Any, infos: Any = False, maxsize: int = 100000000, *, time
     own = hasattr(socket, "sctp_recv")
     if not own:
         _check_kind(socket)
-    with _Deadline(socket, timeout, "received") as deadline:
+    with _Deadline(socket, timeout, "received", own) as deadline:
         listens = socket.getsockopt(sockets.SOL_SOCKET, sockets.SO_ACCEPTCONN) and not _has_many_peers(socket)
+        if own:
+            deadline.wait(socket, selectors.EVENT_READ)
         peer = socket.accept()[0] if listens else socket
         try:
-            data = peer.sctp_recv(maxsize)[2] if own else _message(peer, maxsize, deadline)
+            data = (_own_message if own else _message)(peer, maxsize, deadline)
         finally:
             if listens:
                 peer.close()
     if not data:
         raise ConnectionLostError("the peer closed the connection before a message came")
     return decode_buffer(data, infos)
+
+
+def _own_message(socket: Any, maxsize: int, deadline: _Deadline) -> Any:
+    """One message by the socket's own method, which tells of other events, too."""
+    flags = _NOTIFICATION
+    while flags & _NOTIFICATION:
+        deadline.wait(socket, selectors.EVENT_READ)
+        _, flags, data, _ = socket.sctp_recv(maxsize)
+    if data and len(data) >= maxsize and not flags & sockets.MSG_EOR:
+        raise DecodingError(message=f"a message of more than {maxsize} bytes; raise maxsize")
+    return data
 
 
 def _message(socket: sockets.socket, maxsize: int, deadline: _Deadline) -> memoryview:
@@ -232,26 +251,39 @@ def _is_connected(socket: sockets.socket) -> bool:
 
 
 class _Deadline:
-    """The timeout of a socket, changed for one exchange, and in words what went wrong with it."""
+    """The timeout of a socket, changed for one exchange, and in words what went wrong with it.
 
-    def __init__(self, socket: Any, timeout: float | None, done: str) -> None:
-        self._socket, self._done = socket, done
-        self._before = socket.gettimeout()
+    Methods of their own, as pysctp has them, do not look at that timeout, and fail where it makes a descriptor not
+    block: before them is waited, and the timeout stays as it is.
+    """
+
+    def __init__(self, socket: Any, timeout: float | None, done: str, own: bool) -> None:
+        self._socket, self._done, self._own = socket, done, own
+        self._before = socket.gettimeout() if not own or hasattr(socket, "gettimeout") else None
         if timeout is not None:
             check_number("tenbin", "timeout", timeout, "seconds", more_than=0)
-        self._seconds = self._before if timeout is None else timeout
+        self._seconds = self._before if timeout is None else min(_LONGEST, timeout)
         self._end = None if self._seconds is None else time.monotonic() + self._seconds
 
     def left(self) -> float | None:
         """Seconds that are left, None for as long as it takes."""
         return None if self._end is None else max(self._end - time.monotonic(), 1e-3)
 
+    def wait(self, socket: Any, event: int) -> None:
+        """Wait until the socket is ready for it."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(socket.fileno(), event)
+            if not selector.select(self.left()):
+                raise TimeoutError
+
     def __enter__(self) -> _Deadline:
-        self._socket.settimeout(self._seconds)
+        if not self._own:
+            self._socket.settimeout(self._seconds)
         return self
 
     def __exit__(self, exc_type: Any, exn: BaseException | None, traceback: Any) -> None:
-        self._socket.settimeout(self._before)
+        if not self._own:
+            self._socket.settimeout(self._before)
         if isinstance(exn, WebDatasetError):
             return
         if isinstance(exn, TimeoutError):

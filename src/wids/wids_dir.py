@@ -1,3 +1,1 @@
 """Empty, as published: programs may import it."""
-
-__all__: list[str] = []
