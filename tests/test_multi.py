@@ -34,6 +34,13 @@ class Numbers:
             number += 1
 
 
+class Counted:
+    """The numbers to 30."""
+
+    def __iter__(self):
+        return iter(range(30))
+
+
 class Failing:
     """One sample a worker; worker 1 raises what it was made with, or calls it."""
 
@@ -246,6 +253,33 @@ def test_nokill(prefix):
     both.kill()
 
 
+def goes_on_in_a_fork(samples) -> str:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = "went on"
+        try:
+            next(samples)
+        except RuntimeError as exn:
+            said = str(exn)
+        os.write(writing, said.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with open(reading) as stream:
+        return stream.read()
+
+
+def test_a_fork_took_samples_of_its_parent(prefix):
+    """An iteration goes on only in the process that began it; there nothing is missing."""
+    loader = MultiLoader(Counted(), workers=2, prefix=prefix)
+    samples = iter(loader)
+    assert "began in another process: begin one here" in goes_on_in_a_fork(samples)
+    first = next(samples)
+    assert "began in another process: begin one here" in goes_on_in_a_fork(samples)
+    assert sorted([first, *samples]) == sorted([*range(30)] * 2)
+
+
 PROGRAM = """
 import os, sys, time
 from test_multi import Numbers
@@ -369,9 +403,12 @@ def test_a_worker_starts_no_workers(prefix):
 
 
 def test_arguments(monkeypatch, tmp_path):
-    """At least one worker; without pyzmq, the error says how to install it."""
+    """A data set, at least one worker; without pyzmq, the error says how to install it."""
     with pytest.raises(ValueError, match="workers"):
         MultiLoader([], workers=0)
+    for wrong in (3, None, "train.tar"):
+        with pytest.raises(TypeError, match="MultiLoader: dataset must be a data set"):
+            MultiLoader(wrong)
     with pytest.raises(ValueError, match="prefix must have at most 88 bytes"):
         list(MultiLoader([1], prefix=str(tmp_path / ("x" * 90))))
     assert list(tmp_path.iterdir()) == []

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import _epochs
-from ._arguments import check_number, explained
+from ._arguments import check_items, check_number, explained
 from ._closing import closing_source
 from ._optional import require
 from .places import add_place, reader_name
@@ -157,6 +157,7 @@ class MultiLoader:
             nokill: let an earlier iteration that was not finished go on when another one begins.
             prefix: at most 88 bytes, because addresses of sockets are short.
         """
+        check_items("MultiLoader", "dataset", dataset, "a data set, or anything else that can be iterated over")
         check_number("MultiLoader", "workers", workers, "processes", whole=True, least=1)
         self.dataset = dataset
         self.workers = workers
@@ -220,6 +221,10 @@ class _Pass:
     def closed(self) -> bool:
         return not self._end.alive
 
+    def check_process(self) -> None:
+        if os.getpid() != self.owner:
+            raise RuntimeError("this iteration over a MultiLoader began in another process: begin one here")
+
     def close(self) -> None:
         self._end()
 
@@ -259,6 +264,7 @@ def _end(owner: int, folder: str, processes: list[Any], level: int) -> None:
 def _received(source: _Pass) -> Iterator[Any]:
     """All samples; the first error of a worker, or its death, ends them."""
     zmq = require("zmq", "pyzmq", "MultiLoader")
+    source.check_process()
     context = zmq.Context()
     socket = context.socket(zmq.PULL)
     try:
@@ -290,6 +296,7 @@ def _received(source: _Pass) -> Iterator[Any]:
                 del frames
                 if not isinstance(item, EOF):
                     yield item
+                    source.check_process()
                     continue
                 error = vars(item).get("error")
                 if error is not None:
@@ -326,12 +333,14 @@ def _tell_deaths(waiting: dict[int, Any], num_workers: int, silent: bool) -> Non
         code = process.exitcode
         if code is None or (code == 0 and not silent):
             continue
-        how = f"with exit status {code}"
+        how, hint = f"with exit status {code}", "what it wrote to its standard error may say why"
         if code < 0:
             how = f"of signal {-code} ({signal.strsignal(-code)})"
+        if code == -signal.SIGKILL:
+            hint = "where memory is short, the system kills: try fewer workers"
         raise RuntimeError(
             f"worker {index} of {num_workers} of a MultiLoader (process {process.pid}) died {how} before it had sent"
-            " all its samples; where memory is short, the system kills: try fewer workers"
+            f" all its samples; {hint}"
         )
 
 

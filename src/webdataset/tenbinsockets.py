@@ -196,10 +196,11 @@ def sctp_recv(socket: Any, infos: Any = False, maxsize: int = 100000000, *, time
 
 def _own_message(socket: Any, maxsize: int, deadline: _Deadline) -> Any:
     """One message by the socket's own method, which tells of other events, too."""
-    flags = _NOTIFICATION
-    while flags & _NOTIFICATION:
+    while True:
         deadline.wait(socket, selectors.EVENT_READ)
         _, flags, data, _ = socket.sctp_recv(maxsize)
+        if not flags & _NOTIFICATION:
+            break
     if data and len(data) >= maxsize and not flags & sockets.MSG_EOR:
         raise DecodingError(message=f"a message of more than {maxsize} bytes; raise maxsize")
     return data
