@@ -7,7 +7,7 @@ import json
 import os
 import random
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -25,6 +25,16 @@ def tar_bytes(
                 setattr(member, attribute, value)
             tar.addfile(member, io.BytesIO(data))
     return out.getvalue()
+
+
+def loaded(loader: Iterable) -> list:
+    """All that a DataLoader gives; where it fails its workers end at once, and torch does not wait 5 s for each."""
+    iterator = iter(loader)
+    try:
+        return list(iterator)
+    except BaseException:
+        getattr(iterator, "_shutdown_workers", int)()
+        raise
 
 
 def names_in(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 import webdataset as wds
-from helpers import tar_bytes, write_shards
+from helpers import loaded, tar_bytes, write_shards
 from webdataset.errors import DataError, DecodingError, ErrorBudgetError
 from webdataset.policy import PROGRAMMING_ERRORS
 
@@ -268,7 +268,7 @@ def test_a_worker_that_stops_raises_in_the_parent(tmp_path):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
         with pytest.raises(ErrorBudgetError, match="6 errors in a row; max_run=5"):
-            list(DataLoader(dataset, batch_size=None, num_workers=1))
+            loaded(DataLoader(dataset, batch_size=None, num_workers=1))
 
 
 def test_the_sample_that_was_good_is_not_changed_by_counting(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 import webdataset as wds
-from helpers import tar_bytes, write_shards
+from helpers import loaded, tar_bytes, write_shards
 from webdataset import errors
 from webdataset._crossing import arrived, departing
 from webdataset.errors import (
@@ -116,7 +116,7 @@ def test_errors_arrive_whole_from_workers(tmp_path, monkeypatch, fault, start):
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
         loader = DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context=start)
         with pytest.raises(kind) as caught:
-            list(loader)
+            loaded(loader)
     error = caught.value
     assert kind is type(error)
     assert {"url": str(tmp_path / "shard.tar"), "stage": stage, "worker": "0/0", **parts} == {
@@ -147,7 +147,7 @@ def test_exceptions_of_user_functions_keep_their_type(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
         with pytest.raises(ZeroDivisionError) as caught:
-            list(DataLoader(dataset, batch_size=None, num_workers=1))
+            loaded(DataLoader(dataset, batch_size=None, num_workers=1))
     assert f"in map, sample {url}!000007\nin reader 0/0" in str(caught.value)
 
 
@@ -216,7 +216,7 @@ def test_other_errors_of_ours_arrive_as_one_line(tmp_path):
     shard.write_bytes(tar_bytes({}))
     dataset = wds.WebDataset([str(shard)])
     with pytest.raises(EmptyDatasetError) as caught:
-        list(DataLoader(dataset, batch_size=None, num_workers=1))
+        loaded(DataLoader(dataset, batch_size=None, num_workers=1))
     assert str(caught.value).startswith(f"{shard}: no sample found. ")
     assert "\n" not in str(caught.value)
     assert caught.value.__notes__[0].startswith("Caught EmptyDatasetError in DataLoader worker process 0")

@@ -55,7 +55,7 @@ def test_retry_after_is_shown():
     """An answer that says when to come back is quoted."""
     busy = Page(status=429, headers={"Retry-After": "7"})
     with serve({"/a": busy}) as server, pytest.raises(OpenError, match=r"\(the server says: after 7 s\)"):
-        gopen(server.url("/a"))
+        gopen(server.url("/a"), attempts=1)
 
 
 def test_html_is_not_judged_here():

@@ -911,8 +911,9 @@ def test_in_a_dataloader(context, urls):
     """Workers divide the shards, also where everything is pickled; more workers than shards do no harm."""
     data = Dataset(urls, shuffle=True).shuffle(10).decode("rgb").to_tuple("__key__", "cls").map_tuple(str.upper, str)
     other = WebDataset(urls, extensions="__key__ cls", transforms=[str.upper, str], shuffle=10, opener="cat")
+    options = {"num_workers": len(urls) + 1, "multiprocessing_context": context, "persistent_workers": True}
     for one in (data, other):
-        loader = torch.utils.data.DataLoader(one, batch_size=None, num_workers=4, multiprocessing_context=context)
+        loader = torch.utils.data.DataLoader(one, batch_size=None, **options)
         for _ in range(2):
             assert [key.upper() for key in KEYS] == sorted(key for key, _ in loader)
 

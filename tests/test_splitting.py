@@ -14,7 +14,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 import webdataset as wds
-from helpers import tar_bytes, write_shards
+from helpers import loaded, tar_bytes, write_shards
 from webdataset.errors import EmptyDatasetError, ShardListError
 
 
@@ -28,7 +28,7 @@ def load(dataset, workers, **options):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
-        return keys(DataLoader(dataset, batch_size=None, num_workers=workers, **options))
+        return keys(loaded(DataLoader(dataset, batch_size=None, num_workers=workers, **options)))
 
 
 def as_reader(monkeypatch, rank, world_size, worker, num_workers):
@@ -127,7 +127,7 @@ def test_an_empty_data_set_is_an_error_in_every_epoch(nothing, persistent, tmp_p
             assert 4 == len(keys(loader))
         switch.write_bytes(empty)
         with pytest.raises(EmptyDatasetError):
-            keys(loader)
+            loaded(loader)
 
 
 def test_drawing_from_nothing_ends(nothing):
