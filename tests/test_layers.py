@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,28 +14,22 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-# Lowest section first; a module imports from its own section and from those above it in this list.
-SECTIONS = [
-    "_version errors _types handlers _optional _lazy _closing _barren _torchdata _stage _arguments _crossing _logfile "
-    "places policy workers security checks",
-    "order pytorch",
-    "storage gopen io",
-    "braces shardfiles shardgaps shardglobs shardlistfiles shardfolders shardspecs shardpatterns "
-    "indexspecs countedshards shardlists",
-    "tar",
-    "samples grouping runs archivemembers tariterators openahead openers filetypes cachelocks cachepartial "
-    "cachedownload cachefollow cachecleanup cachenames cache",
-    "sampleindex shardbytes shardnotes shardframes gzippoints shardopening spans indexfiles shardindex shardoffsets "
-    "shardsamples energon energonsets img2dataset keynumbers subsets openshards",
-    "tenbinformat tenbinsockets tenbin codecs autodecode rules filters classicdecoders "
-    "recordformats recordstreams cborsiterators msgpackiterators utils",
-    "_epochs _empty pipeline _dataset_arguments fluid crew threaded mix extradatasets indexed streamplan streamindex "
-    "compat classicshards classic classicmembers dataset webdataset iterators mock workerenv shardcache dbcache",
-    "encoders samplenames shardjson indexwriter tarwriter recordwriter headway backlog shardwriter writer",
-    "multi downloader bench typecheck",
-    "__init__",
-]
-LEVEL = {module: level for level, section in enumerate(SECTIONS) for module in section.split()}
+SECTION = re.compile(r"^\*\*\w.*?(?=^\*\*|^`src/wids/`|^## )", re.DOTALL | re.MULTILINE)
+ROW = re.compile(r"^\| (`.*?`) \|", re.MULTILINE)
+DRAWING = (SOURCE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def names_in(text: str) -> list[str]:
+    """The files in the first column of the tables of a text."""
+    return [name for row in ROW.findall(text) for name in re.findall("`(.*?)`", row)]
+
+
+# Lowest section first. A folder lies in one section, under which its files are listed.
+LEVEL = {
+    name.split("/")[0].removesuffix(".py"): level
+    for level, section in enumerate(SECTION.findall(DRAWING))
+    for name in names_in(section)
+} | {"__init__": 99}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -64,20 +59,18 @@ def test_imports_point_downwards(path):
     assert upwards == set()
 
 
-def test_the_sections_name_what_is_there():
-    """Every section names modules that exist, and `webdataset` never imports `wids`."""
-    there = {path.name.removesuffix(".py") for path in (SOURCE / "webdataset").iterdir()}
-    assert LEVEL.keys() <= there
+def test_webdataset_stands_below_wids():
+    """`webdataset` never imports `wids`."""
     for path in (SOURCE / "webdataset").rglob("*.py"):
         assert "import wids" not in path.read_text(encoding="utf-8")
 
 
-def test_the_drawing_shows_every_file():
-    """docs/architecture.md has a place for every module, its own or its folder's."""
-    text = (SOURCE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
-    names = [path.relative_to(SOURCE / "webdataset") for path in FILES if path.is_relative_to(SOURCE / "webdataset")]
-    homes = {name.as_posix(): f"`{name.parent.as_posix()}/`" for name in names if name.name != "__init__.py"}
-    assert [name for name, folder in homes.items() if f"`{name}`" not in text and folder not in text] == []
+@pytest.mark.parametrize("package", ["webdataset", "wids"])
+def test_the_drawing_shows_every_file(package):
+    """docs/architecture.md names every module once, in the tables of its package, and none that is not there."""
+    tables = DRAWING.partition("`src/wids/`")[2 if package == "wids" else 0]
+    there = [path.relative_to(SOURCE / package).as_posix() for path in (SOURCE / package).rglob("*.py")]
+    assert sorted(names_in(tables)) == sorted(name for name in there if not name.endswith("__init__.py"))
 
 
 def test_files_are_small():

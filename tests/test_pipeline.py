@@ -15,7 +15,8 @@ import pytest
 import webdataset as wds
 from helpers import tar_bytes, write_shards
 from webdataset.errors import EmptyDatasetError, NotFoundError
-from webdataset.pipeline import add_length_method, fuse_stages
+from webdataset.linking import fuse_stages
+from webdataset.pipeline import add_length_method
 
 
 @pytest.fixture

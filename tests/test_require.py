@@ -12,7 +12,7 @@ import webdataset as wds
 from helpers import tar_bytes
 from reading import SCANS
 from webdataset.errors import EmptyDatasetError, MissingFieldError
-from webdataset.pipeline import fuse_stages
+from webdataset.linking import fuse_stages
 from webdataset.samples import base_plus_ext, last_dot
 from webdataset.tariterators import expand_and_group, group_by_keys, tar_file_expander
 

@@ -50,6 +50,7 @@ import sys, torch, wids
 rank, store = int(sys.argv[1]), sys.argv[2]
 torch.distributed.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
 print(*sorted(wids.DistributedChunkedSampler(range(9), chunksize=4)))
+torch.distributed.barrier()  # who leaves first breaks the other's connecting
 torch.distributed.destroy_process_group()
 """
 

@@ -28,9 +28,10 @@ from .cachenames import check_cache_name, islocal, pipe_cleaner, url_to_cache_na
 from .cachepartial import read_etag
 from .errors import NotFoundError, OpenError, public_url
 from .filetypes import EARLY, check_record_format, check_tar_format, get_filetype, magic_filetype, record_kind
+from .gopen import path_of, rewrite_url
 from .handlers import reraise_exception
 from .openers import StreamingOpen, open_each, open_streaming
-from .storage.local import local_path, open_read
+from .storage.local import open_read
 from .storage.options import StorageOptions
 from .storage.options import storage_options as options_of
 from .storage.urls import scheme_of
@@ -139,7 +140,7 @@ class FileCache:
             ValueError: what came is no tar archive (`WrongContentError`), or `url_to_name` gave no name.
             OpenError: it cannot be downloaded or written.
         """
-        path = _local_path(url)
+        path = path_of(url)
         if path is not None:
             return path
         job = self._job(url)
@@ -148,7 +149,7 @@ class FileCache:
         return job.dest
 
     def _open(self, url: str) -> dict[str, Any]:
-        if url == "-" or _local_path(url) is not None:
+        if url == "-" or path_of(url) is not None:
             return open_streaming(url)
         try:
             job = self._job(url)
@@ -304,15 +305,8 @@ def shard_opener(
     )
 
 
-def _local_path(url: str) -> str | None:
-    from .gopen import rewrite_url
-
-    return local_path(rewrite_url(url))
-
-
 def _has_changed(job: Job, size: int) -> bool:
     """Whether the object has another size or ETag than its copy; false where that cannot be known."""
-    from .gopen import rewrite_url
     from .storage import places
 
     url = rewrite_url(job.url)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import autodecode, cache, filters, shardlists, utils
+from ._lazy import names_of
 from .filters import pipelinefilter, reraise_exception
 from .fluid import FluidInterface, FluidWrapper, WebDataset, WebLoader, check_empty
 from .pipeline import DataPipeline
@@ -13,13 +14,7 @@ from .tariterators import group_by_keys, tar_file_expander
 if TYPE_CHECKING:
     from .pytorch import DataLoader
 
-
-def __getattr__(name: str) -> Any:
-    if name == "DataLoader":
-        from .pytorch import DataLoader
-
-        return DataLoader
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_of(__name__, DataLoader="pytorch")
 
 
 __all__ = [

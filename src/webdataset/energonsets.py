@@ -18,7 +18,7 @@ from urllib.parse import quote
 from .braces import braceexpand
 from .countedshards import CountedShard, shards_of_index
 from .errors import EmptyDatasetError, NotFoundError, ShardListError, StaleIndexError, public_url
-from .gopen import rewrite_url
+from .gopen import path_of
 from .indexfiles import ToldMembers, told_index
 from .sampleindex import SampleIndex
 from .shardbytes import ShardBytes
@@ -55,7 +55,7 @@ class PreparedSet:
         Raises:
             StaleIndexError: it is damaged, older than the shard, or of other tables.
         """
-        path = local_path(rewrite_url(self.database))
+        path = path_of(self.database)
         try:
             state = None if path is None else os.stat(path)
         except OSError:

@@ -317,3 +317,33 @@ def public_url(url: str) -> str:
     elif url[:5].lower() == "pipe:":
         url = url[:5] + _public_command(url[5:])
     return printable(url, 500)
+
+
+__all__ = [
+    "CollationError",
+    "CompressionError",
+    "ConnectionLostError",
+    "DataError",
+    "DecodingError",
+    "DuplicateFieldError",
+    "EmptyDatasetError",
+    "EncodingError",
+    "ErrorBudgetError",
+    "HeaderError",
+    "MissingDependencyError",
+    "MissingFieldError",
+    "NotFoundError",
+    "OpenError",
+    "SampleError",
+    "SecurityError",
+    "ShardListError",
+    "StaleIndexError",
+    "StreamError",
+    "TarError",
+    "TornSampleError",
+    "TransferTimeoutError",
+    "TruncatedError",
+    "UnknownSchemeError",
+    "WebDatasetError",
+    "WrongContentError",
+]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import utils
 from ._arguments import a, check_items, check_number, checked
 from ._closing import close_source
+from ._lazy import names_of
 from ._stage import PipelineStage
 from ._torchdata import TorchIterable
 
@@ -136,12 +137,7 @@ def _known(dataset: Any, length: int | None) -> int:
     return length
 
 
-def __getattr__(name: str) -> Any:
-    if name == "IterableDataset":
-        from .pytorch import IterableDataset
-
-        return IterableDataset
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_of(__name__, IterableDataset="pytorch")
 
 
 __all__ = ["IterableDataset", "MockDataset", "PipelineStage", "repeatedly", "utils", "with_epoch", "with_length"]

@@ -151,6 +151,11 @@ def set_options(
     return True
 
 
+def path_of(url: str) -> str | None:
+    """The path that `gopen` reads for a url, None for what it opens in some other way."""
+    return local.local_path(rewrite_url(url))
+
+
 def gopen_file(url: str, mode: str = "rb", bufsize: int = 8192) -> Any:
     """Open a path or a `file:` url; the buffer's size is GOPEN_BUFFER, not `bufsize`."""
     url = _text(url)

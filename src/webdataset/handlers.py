@@ -40,3 +40,6 @@ def warn_and_stop(exn: Exception) -> bool:
 def _shown(exn: Exception) -> str:
     """The exception and what is noted of its place."""
     return "; ".join([repr(exn), *getattr(exn, "__notes__", ())])
+
+
+__all__ = ["ignore_and_continue", "ignore_and_stop", "reraise_exception", "warn_and_continue", "warn_and_stop"]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ._optional import require
 from .countedshards import CountedShard
 from .errors import DataError, MissingFieldError, StaleIndexError, printable, public_url
-from .gopen import rewrite_url
+from .gopen import path_of, rewrite_url
 from .indexspecs import MOST_SAMPLES
 from .shardindex import beside
 from .storage import local, places
@@ -62,7 +62,7 @@ def stats_count(url: str, storage_options: Any = None) -> CountedShard | None:
         return None
     try:
         place = rewrite_url(name)
-        path, shard = local.local_path(place), local.local_path(rewrite_url(url))
+        path, shard = local.local_path(place), path_of(url)
         if path is not None and (shard is None or os.stat(path).st_mtime_ns < os.stat(shard).st_mtime_ns):
             return None
         with contextlib.closing(places.open_read(place, storage_options)) as stream:

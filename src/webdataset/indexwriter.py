@@ -20,7 +20,7 @@ import numpy as np
 
 from ._arguments import check_flag
 from .errors import NotFoundError, OpenError, public_url
-from .gopen import gopen, is_native, rewrite_url
+from .gopen import gopen, is_native, path_of, rewrite_url
 from .indexfiles import format_offsets, parse_offsets
 from .sampleindex import SampleIndex
 from .shardfiles import read_shard_file
@@ -29,7 +29,6 @@ from .shardjson import format_json, json_of_pattern, shard_entry, shorten_name
 from .shardopening import open_shard
 from .storage import places
 from .storage.atomic import refuse_existing
-from .storage.local import local_path
 from .storage.urls import scheme_of
 
 AT_ONCE = 16
@@ -91,7 +90,7 @@ class IndexWriter:
 
     def begun(self, stream: Any) -> Any:
         """The stream of a shard that is begun, as it is to be written to."""
-        local = _local(self.path)
+        local = path_of(self.path)
         if self._overwrite and local is not None:  # what it lists is being replaced
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(local)
@@ -209,7 +208,7 @@ def named_in(path: str, shard: str) -> str:
     folder = posixpath.dirname(path)
     if folder and shard.startswith(f"{folder}/"):
         return shard[len(folder) + 1 :]
-    here, there = _local(path), _local(shard)
+    here, there = path_of(path), path_of(shard)
     if here is not None and there is not None:
         return os.path.relpath(there, os.path.dirname(here) or ".").replace(os.sep, "/")
     if there is not None:
@@ -219,7 +218,7 @@ def named_in(path: str, shard: str) -> str:
 
 def _refuse(path: str, overwrite: bool) -> None:
     """OpenError where there is a JSON that must stay, or no folder for one: before the shards are written."""
-    local = _local(path)
+    local = path_of(path)
     if local is not None:
         folder = os.path.dirname(local) or "."
         if not os.path.isdir(folder):
@@ -237,7 +236,7 @@ def _refuse(path: str, overwrite: bool) -> None:
 def _has_sidecar(url: str) -> bool:
     """Whether there is a sidecar, and not one from before the shard was written, as far as that is known."""
     name = str(energon_name(url))
-    shard, sidecar = _local(url), _local(name)
+    shard, sidecar = path_of(url), path_of(name)
     try:
         if shard is not None and sidecar is not None:
             return os.stat(sidecar).st_mtime_ns >= os.stat(shard).st_mtime_ns
@@ -248,15 +247,11 @@ def _has_sidecar(url: str) -> bool:
 
 
 def _write_whole(url: str, data: bytes) -> None:
-    if _local(url) is not None or is_native(url):
+    if path_of(url) is not None or is_native(url):
         places.write_whole(rewrite_url(url), data)
         return
     with gopen(url, "wb") as stream:  # a scheme of the program's
         stream.write(data)
-
-
-def _local(url: str) -> str | None:
-    return local_path(rewrite_url(url))
 
 
 def _md5() -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ._arguments import a, check_flag, check_items, check_number, checked, shown
 from ._closing import close_source
 from ._epochs import EpochCounter
+from ._lazy import names_of
 from ._torchdata import TorchIterable
 from .errors import EmptyDatasetError
 from .order.seeded import random_stages_in, seeded_random
@@ -214,12 +215,7 @@ class RandomMix(_Mixed):
         return _drawn([iter(dataset) for dataset in self.datasets], weights, self.longest, rng)
 
 
-def __getattr__(name: str) -> Any:
-    if name == "IterableDataset":
-        from .pytorch import IterableDataset
-
-        return IterableDataset
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_of(__name__, IterableDataset="pytorch")
 
 
 __all__ = [

@@ -13,7 +13,6 @@ from ._types import Handler
 from .errors import OpenError, public_url
 from .handlers import reraise_exception
 from .openahead import Opener, opened_in_order
-from .storage.local import local_path
 from .storage.options import StorageOptions
 from .storage.options import storage_options as options_of
 from .tariterators import locate_shard, note_fault
@@ -58,11 +57,11 @@ def open_each(
 
 def open_streaming(url: str, options: StorageOptions | None = None) -> dict[str, Any]:
     """The shard as `gopen` gives it, with the path of a local file."""
-    from .gopen import gopen, is_native, rewrite_url
+    from .gopen import gopen, is_native, path_of
 
     given: dict[str, Any] = {} if options is None or not is_native(url) else {"options": options}
     opened: dict[str, Any] = {"stream": gopen(url, **given)}
-    path = local_path(rewrite_url(url))
+    path = path_of(url)
     if path is not None:
         opened["local_path"] = path
     return opened

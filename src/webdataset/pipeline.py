@@ -29,17 +29,13 @@ from ._epochs import EpochCounter
 from ._stage import FilterFunction, PipelineStage, RestCurried, public_name, single_stages
 from ._torchdata import TorchIterable, register_with_torch
 from ._types import AnyStage
-from .cborsiterators import cbors2_samples, cbors_samples
-from .filters import require_fields
-from .msgpackiterators import msgpack_samples
+from .linking import endless_reading, fuse_stages, linked
 from .order.seeded import SeededStage, random_stages_in
 from .places import add_reader, in_torch_worker
-from .policy import PassPolicies, StageHandler
-from .recordstreams import READERS
+from .policy import PassPolicies
 from .shardlists import SimpleShardList, split_by_node, split_by_worker
 from .streamindex import length_of, numbered
 from .streamplan import OtherSamplesError
-from .tariterators import expand_and_group, group_by_keys, tar_file_expander, tarfile_samples, url_opener
 from .workers import ReaderInfo, reader_info
 
 logger = logging.getLogger(__name__)
@@ -64,13 +60,6 @@ class _Length:
                     f"this {type(dataset).__name__} is a stream of unknown length: {exn}; with_length(n) sets one"
                 ) from None
         return lambda: size
-
-
-READING = (
-    *(url_opener, tar_file_expander, group_by_keys, expand_and_group, tarfile_samples),
-    *(cbors_samples, cbors2_samples, msgpack_samples),
-)
-"""Stages that make many items of one."""
 
 
 class DataPipeline(TorchIterable, PipelineStage):
@@ -347,52 +336,4 @@ def tell_idle_readers(stages: list[Any], info: ReaderInfo) -> None:
         )
 
 
-def linked(invoke: Callable[..., Any], stage: Any, handlers: list[StageHandler], *data: Any) -> Any:
-    """What one more stage makes of the stream, or of nothing if it is the source; its handlers count."""
-    counts_input = data and isinstance(stage, FilterFunction) and stage.f not in READING
-    for handler in handlers if counts_input else ():
-        handler.counts_input = True
-        data = (handler.counted(*data),)
-    result = invoke(stage, *data)
-    for handler in () if counts_input else handlers:
-        result = handler.counted(result)
-    return result
-
-
-def endless_reading(stages: list[Any]) -> tuple[int, int]:
-    """The first and the last stage between shards that come without end and their samples; (-1, -1): there is none."""
-    endless, begin, end = False, -1, -1
-    for i, stage in enumerate(stages):
-        f = getattr(stage, "f", stage)
-        if i and any(f is one for one in READING):
-            begin, end = (i if begin < 0 else begin), i
-        elif begin >= 0 and (isinstance(stage, CheckEmpty) or f is require_fields.f):
-            end = i
-        elif begin >= 0:
-            break
-        endless = endless or getattr(stage, "endless", False) is True
-    return (begin, end) if endless else (-1, -1)
-
-
-def fuse_stages(stages: list[Any]) -> list[Any]:
-    """The same stages, each unedited expander and grouper side by side in one, which reads streams of records too."""
-    fused: list[Any] = []
-    for stage in stages:
-        previous = fused[-1] if fused else None
-        if (
-            _is_plain(stage, group_by_keys, {"handler", "torn", "keys", "lcase"})
-            and previous is not None
-            and _is_plain(previous, tar_file_expander, {"handler", "ignore_zeros"})
-        ):
-            options = dict(previous.kw)
-            if "handler" in stage.kw:
-                options["group_handler"] = stage.kw["handler"]
-            options.update((name, value) for name, value in stage.kw.items() if name != "handler")
-            fused[-1] = FilterFunction(expand_and_group, **options, readers=READERS)
-        else:
-            fused.append(stage)
-    return fused
-
-
-def _is_plain(stage: Any, f: Callable[..., Any], options: set[str]) -> bool:
-    return type(stage) is FilterFunction and stage.f is f and not stage.args and stage.kw.keys() <= options
+__all__ = ["DataPipeline", "PipelineStage", "add_length_method"]

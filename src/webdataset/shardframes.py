@@ -15,7 +15,7 @@ import weakref
 import numpy as np
 
 from .errors import DataError, OpenError, StaleIndexError, TruncatedError, public_url
-from .gopen import rewrite_url
+from .gopen import path_of, rewrite_url
 from .sampleindex import Integers
 from .shardbytes import LocalShard, Plain, RangeStream, ShardBytes, Version
 from .shardnotes import read_note, write_note
@@ -189,7 +189,7 @@ def write_gzi(url: str) -> str:
         StaleIndexError: the shard is not in BGZF.
         OpenError: it is not local, or cannot be read.
     """
-    path = local.local_path(rewrite_url(url))
+    path = path_of(url)
     if path is None:
         raise OpenError("a sidecar is written beside a local shard", url=url)
     with contextlib.closing(LocalShard(url, local.open_read(path, 0), Version(None))) as shard:

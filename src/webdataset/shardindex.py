@@ -17,7 +17,7 @@ from typing import Any
 
 from ._types import Handler
 from .errors import DataError, OpenError, SampleError, StaleIndexError, printable, public_url
-from .gopen import rewrite_url
+from .gopen import path_of, rewrite_url
 from .handlers import ignore_and_continue, reraise_exception
 from .indexfiles import format_dali, format_offsets, format_ours, parse_dali, parse_offsets, parse_ours
 from .sampleindex import SampleIndex, lower_case, scan_samples
@@ -148,7 +148,7 @@ def write_sidecar(url: str | os.PathLike[str], kind: str = "energon") -> str:
     with contextlib.closing(open_shard(url)) as shard:
         index = scan_shard(shard, lcase=kind != "dali")
     name = energon_name(url) if kind == "energon" else dali_name(url)
-    path = None if name is None else local.local_path(rewrite_url(name))
+    path = None if name is None else path_of(name)
     if path is None:
         raise OpenError("a sidecar is written beside a local shard", url=url)
     write_file(path, format_offsets(index) if kind == "energon" else format_dali(index))

@@ -18,11 +18,11 @@ from typing import Any
 from ._arguments import a, check_count, check_flag, check_function, check_known, check_number, check_path, checked
 from .backlog import Backlog
 from .errors import public_url
+from .gopen import is_native, path_of, rewrite_url
 from .headway import Course, Headway, Item
 from .indexwriter import Written, check_index, index_writer
 from .recordwriter import writer_of
 from .storage.atomic import AtomicFile, refuse_existing
-from .storage.local import local_path
 from .storage.upload import Upload
 from .tarwriter import TarWriter
 
@@ -146,7 +146,7 @@ class ShardWriter:
             getattr(self._course.place, name) for name in ("shard", "samples", "items")
         )
         named_here = opener is None and type(self).next_stream is ShardWriter.next_stream  # or a subclass names shards
-        path = _local_path(self._name(self.shard)) if named_here else None
+        path = path_of(self._name(self.shard)) if named_here else None
         if path is not None and not self._may_replace():
             refuse_existing(path)
         before = [self._name(number) for number in range(first, self.shard, world_size)]
@@ -370,9 +370,9 @@ class _Sent:
 
 
 def _open_target(name: str, overwrite: bool) -> Any:
-    from .gopen import gopen, is_native
+    from .gopen import gopen
 
-    path = _local_path(name)
+    path = path_of(name)
     if path is not None:
         return AtomicFile(path, overwrite)
     return gopen(name, "wb", overwrite=overwrite) if is_native(name) else gopen(name, "wb")
@@ -380,14 +380,5 @@ def _open_target(name: str, overwrite: bool) -> Any:
 
 def _record_of(first: str) -> str | None:
     """Where to store how far a conversion has come, None where that cannot be done."""
-    from .gopen import is_native, rewrite_url
-
     record = rewrite_url(first) + ".progress"
-    return record if _local_path(first) is not None or (is_native(first) and "?" not in first) else None
-
-
-def _local_path(name: str) -> str | None:
-    """The path of a shard on this machine, None for what gopen opens some other way."""
-    from .gopen import rewrite_url
-
-    return local_path(rewrite_url(name))
+    return record if path_of(first) is not None or (is_native(first) and "?" not in first) else None

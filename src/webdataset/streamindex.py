@@ -21,14 +21,14 @@ from ._types import Sample
 from .countedshards import CountedShard
 from .errors import DataError, SecurityError, public_url
 from .filetypes import record_kind
-from .gopen import rewrite_url
+from .gopen import path_of
 from .indexed import IndexedDataset
 from .sampleindex import lower_case
 from .security import refuse_if_secure
 from .shardbytes import LocalShard, Version
 from .shardindex import index_folder, known_index
 from .shardlists import single_node_only
-from .storage.local import local_path, open_read
+from .storage.local import open_read
 from .streamplan import SPLITTING, OtherSamplesError, Plan, plan_of
 from .tar.compression import MAGIC_BYTES, compression_of
 from .tar.header import BLOCK, is_header
@@ -151,7 +151,7 @@ def _refuse_records(url: str) -> None:
 
 def _add_path(data: Iterable[Sample]) -> Iterator[Sample]:
     for sample in data:
-        path = local_path(rewrite_url(sample["__url__"]))
+        path = path_of(sample["__url__"])
         yield sample if path is None else {**sample, "__local_path__": path}
 
 
@@ -178,7 +178,7 @@ def _count(shard: CountedShard, plan: Plan) -> int:
 
 def _plain_file(url: str) -> LocalShard | None:
     """A shard that is a local file, and not compressed; None for others: they cost a request, or a copy."""
-    path = local_path(rewrite_url(url))
+    path = path_of(url)
     if path is None or not os.path.isfile(path):  # a fifo gives its bytes once
         return None
     refuse_if_secure("a local file is not read while enforce_security is set")

@@ -23,7 +23,6 @@ from .indexwriter import check_indexable, write_beside
 from .samplenames import check_fields, check_key, encode_name
 from .samples import METADATA
 from .storage.atomic import AtomicFile
-from .storage.local import local_path
 from .storage.upload import Upload
 from .tar.format import (
     END_OF_ARCHIVE,
@@ -354,9 +353,9 @@ def close_target(own: Any, failed: bool) -> None:
 
 def open_target(url: str) -> Any:
     """What to write to: a file that appears whole or not at all, or what `gopen` opens."""
-    from .gopen import gopen, rewrite_url
+    from .gopen import gopen, path_of
 
-    path = local_path(rewrite_url(url))
+    path = path_of(url)
     if path is None or (os.path.lexists(path) and not os.path.isfile(path)):
         return gopen(url, "wb")  # devices and fifos are written as they are; a folder is an error
     return AtomicFile(os.path.realpath(path), overwrite=True)

@@ -27,8 +27,9 @@ from .cache import cached_tarfile_samples
 from .cborsiterators import cbors2_samples, cbors_samples
 from .crew import Crew, Shared
 from .fluid import FluidInterface
+from .linking import READING, fuse_stages, linked
 from .msgpackiterators import msgpack_samples
-from .pipeline import READING, DataPipeline, fuse_stages, linked
+from .pipeline import DataPipeline
 from .tariterators import tarfile_samples, url_opener
 
 EACH = (

@@ -14,8 +14,9 @@ from webdataset.cachecleanup import LRUCleanup, read_locked, sweep, touch
 from webdataset.cachedownload import Job, fetch
 from webdataset.errors import NotFoundError
 from webdataset.filetypes import check_tar_format
+from webdataset.gopen import path_of
 from webdataset.security import refuse_if_secure
-from webdataset.storage.local import local_path, open_read
+from webdataset.storage.local import open_read
 from webdataset.storage.options import StorageOptions
 from webdataset.storage.options import storage_options as options_of
 
@@ -63,9 +64,7 @@ class LocalCopies:
             NotFoundError, OpenError: it cannot be had, or the copy not be written.
             WrongContentError: what came is not the shard.
         """
-        from webdataset.gopen import rewrite_url
-
-        path = local_path(rewrite_url(url))
+        path = path_of(url)
         if path is not None:
             refuse_if_secure(f"{path}: local files are not read while enforce_security is set")
             if not self.copy_local:

@@ -75,3 +75,6 @@ def _clean_up(pattern: str, maxsize: int, maxfiles: int, every: float) -> None:
         if lock.try_lock():
             keep_most_recent_files(pattern, maxsize, maxfiles)
         parent.join(every)
+
+
+__all__ = ["ExclusiveLock", "create_cleanup_background_process", "keep_most_recent_files"]

@@ -1,1 +1,3 @@
 """Empty, as published: programs may import it."""
+
+__all__: list[str] = []

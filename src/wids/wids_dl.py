@@ -19,6 +19,7 @@ from webdataset.cachedownload import Job, fetch
 from webdataset.cachelocks import Lock, ask
 from webdataset.errors import OpenError, UnknownSchemeError, public_url
 from webdataset.storage.atomic import AtomicFile
+from webdataset.storage.local import local_path
 from webdataset.storage.urls import scheme_of
 
 Handler = Callable[[str, str], object] | str
@@ -66,8 +67,6 @@ def fetch_url(remote: str, local: str) -> None:
 
 def copy_file(remote: str, local: str) -> None:
     """Copy a local file, unless both names mean the same one."""
-    from webdataset.storage.local import local_path
-
     path = local_path(remote)
     if path is None or not (os.path.exists(local) and os.path.samefile(path, local)):
         fetch_url(remote, local)
@@ -188,3 +187,19 @@ verbose_cmd = 0
 def vcmd(flag: str, verbose_flag: str = "") -> str:
     """The flag for a command: `flag`, or `verbose_flag` when `verbose_cmd` is set."""
     return verbose_flag if verbose_cmd else flag
+
+
+__all__ = [
+    "ULockFile",
+    "copy_file",
+    "default_cmds",
+    "download_and_open",
+    "download_file",
+    "download_file_no_log",
+    "max_open_objects",
+    "open_objects",
+    "pipe_download",
+    "recent_downloads",
+    "vcmd",
+    "verbose_cmd",
+]

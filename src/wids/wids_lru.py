@@ -72,3 +72,6 @@ class LRUCache:
     def _release(self, key: Any, value: Any) -> None:
         if self.release_handler is not None:
             self.release_handler(key, value)
+
+
+__all__ = ["LRUCache"]

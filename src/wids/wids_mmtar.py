@@ -215,3 +215,6 @@ def keep_while_reading(fname: str, fd: int, phase: str, delay: float = 0.0) -> N
                 pass
     else:
         raise ValueError(f"keep_while_reading: phase must be 'start' or 'end', got {phase!r}")
+
+
+__all__ = ["MMIndexedTar", "TarHeader", "keep_while_reading", "next_header", "parse_tar_header"]

@@ -30,3 +30,6 @@ class TarFileReader(MMIndexedTar):
 
     def __init__(self, file: Any, index_file: Any = find_index_file, verbose: bool = True) -> None:
         super().__init__(file, None, verbose)
+
+
+__all__ = ["TarFileReader", "find_index_file"]
