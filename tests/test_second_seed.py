@@ -213,10 +213,15 @@ print("torch" in sys.modules, wds.io.__name__, wds.checks.__name__)
 
 def test_the_modern_class_names_the_classic_one():
     """Classic keywords of wds.WebDataset are errors that name the class that takes them, and the other way round."""
+    for word in ("extensions", "decoder", "transforms", "pipeline", "associate"):
+        with pytest.raises(TypeError, match=rf"unknown argument '{word}': .*webdataset\.WebDataset\(urls, {word}="):
+            Dataset("a.tar", **{word: None})
     for word in ("extensions", "decoder", "transforms", "pipeline", "epochs", "shuffle", "associate", "opener"):
         with pytest.raises(TypeError, match=rf"webdataset\.webdataset\.WebDataset\(urls, {word}=\.\.\.\)"):
             wds.WebDataset("a.tar", **{word: None})
     for word in ("suffixes", "initial_pipeline"):
+        with pytest.raises(TypeError, match=rf"unknown argument '{word}': .*webdataset\.Dataset\(urls, {word}="):
+            WebDataset("a.tar", **{word: None})
         with pytest.raises(TypeError, match=rf"webdataset\.Dataset\(urls, {word}=\.\.\.\)"):
             wds.WebDataset("a.tar", **{word: None})
     for kind in (Dataset, WebDataset):
@@ -408,6 +413,9 @@ def test_commands_are_safe(urls, tmp_path, monkeypatch):
         list(Dataset(urls, opener="cat {}; exit 3"))
     with pytest.warns(UserWarning, match="exit status 3"):
         assert [] == list(tariterator(command_pipe("cat {}; exit 3")(urls[0]), tar_errors=warn_and_continue))[3:]
+    for empty in ("", " ", "{}", " %s\n"):
+        with pytest.raises(ValueError, match="would run the shards themselves"):
+            Dataset(urls, opener=empty)
     monkeypatch.setenv("WDS_SECURE", "1")
     with pytest.raises(SecurityError, match="unsafe_gopen is False"):
         list(Dataset(urls, opener="cat {}"))
@@ -475,7 +483,7 @@ def test_prepare_for_worker(urls, monkeypatch):
 def test_shard_selection(kind, urls, caplog):
     """It takes each total-th shard of the subset; without a subset, of the worker. Too few shards are told."""
     data = kind(urls)
-    data.subset = (1, 2)
+    data.subset = [np.int64(1), 2]
     data.shard_selection()
     assert data.urls == urls[1:2]
     assert KEYS[3:6] == keys_of(data)
@@ -488,6 +496,10 @@ def test_shard_selection(kind, urls, caplog):
     assert "3 shards for 4 workers" in caplog.text
     data.subset = (3, 4)
     assert [] == list(data)
+    for wrong in ((2, 2), (-1, 2), (0, 0), 5, (), (1, 2, 3), (0.5, 2)):
+        data.subset = wrong
+        with pytest.raises(ValueError, match=r"subset must be \(index, total\), the index below the total"):
+            list(data)
 
 
 def test_a_subclass_selects_shards_in_its_way(urls):

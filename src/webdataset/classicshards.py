@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -74,13 +75,21 @@ class ClassicShards:
     @property
     def share(self) -> tuple[int, int]:
         """(index, total) of this reader."""
-        info = reader_info()
-        return self.subset or (info.worker, info.num_workers)
+        if self.subset is None:
+            info = reader_info()
+            return info.worker, info.num_workers
+        try:
+            index, total = map(operator.index, self.subset)
+        except (TypeError, ValueError):
+            index = total = 0
+        if not 0 <= index < total:
+            raise ValueError(f"subset must be (index, total), the index below the total, got {shown(self.subset)}")
+        return index, total
 
     @property
     def chosen(self) -> tuple[int, int] | None:
         """The share, where it is less than all shards or the program has chosen it."""
-        return self.share if self.subset or (self.splits_readers and self.share[1] > 1) else None
+        return self.share if self.subset is not None or (self.splits_readers and self.share[1] > 1) else None
 
     def start(self, epoch: int, reader: int) -> None:
         """The next pass is this one, counted from 0."""

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from . import filters
 from ._arguments import check_flag, check_function, check_items, check_number, explained
+from ._dataset_arguments import CLASSIC
 from ._lazy import names_of
 from ._types import Alternatives, AnyStage, Handler
 from .classic import Bare, ClassicPipeline
@@ -29,11 +30,11 @@ from .rules import Rule
 from .samples import KeyRule, base_plus_ext, valid_sample
 from .shardpatterns import Urls
 
-MODERN = {
+ELSEWHERE = CLASSIC | {
     name: f"it is an argument of the modern class, webdataset.WebDataset(urls, {name}=...)"
     for name in inspect.signature(_ModernDataset).parameters
 }
-"""Arguments of the modern class, and where they belong."""
+"""Arguments of the other classic class and of the modern one, and where they belong."""
 
 
 class Dataset(ClassicPipeline, FluidInterface):
@@ -62,7 +63,7 @@ class Dataset(ClassicPipeline, FluidInterface):
         TypeError, ValueError: an argument is not what it must be.
     """
 
-    @explained("Dataset", MODERN)
+    @explained("Dataset", ELSEWHERE)
     def __init__(
         self,
         urls: Urls,

@@ -67,10 +67,13 @@ def command_pipe(command: str, bufsize: int = 8192) -> Callable[[str], BinaryIO]
 
     Raises:
         OpenError: from the stream, when the command fails.
+        ValueError: there is no command.
         SecurityError: from the function, when the security switch is on, or when the place is among other text within
             quotes (as in `sh -c 'cat {}'`) and the url has a character that a shell may take for its own.
     """
     check_text("command_pipe", "command", command, "a command")
+    if not re.sub(r"\{\}|%s|\s", "", command):
+        raise ValueError(f"command_pipe: {command!r} would run the shards themselves; give a command that reads one")
     return CommandOpener(command, bufsize)
 
 

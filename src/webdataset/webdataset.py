@@ -21,7 +21,7 @@ from .classic import Bare, ClassicPipeline, without_place
 from .classicdecoders import apply_decoder, default_handlers, imagehandler
 from .classicmembers import group_by_keys, tardata
 from .classicshards import Opener
-from .dataset import MODERN, Dataset
+from .dataset import ELSEWHERE, Dataset
 from .errors import SampleError, printable
 from .filters._places import apply_each
 from .handlers import ignore_and_continue, ignore_and_stop, reraise_exception, warn_and_continue, warn_and_stop
@@ -72,7 +72,7 @@ class WebDataset(ClassicPipeline):
         TypeError, ValueError: an argument is not what it must be.
     """
 
-    @explained("WebDataset", MODERN)
+    @explained("WebDataset", ELSEWHERE)
     def __init__(
         self,
         urls: Urls,
