@@ -642,6 +642,17 @@ def test_handler_of_each_stage(name, urls):
         assert "amber-0.2.100-shard-000000.tar!pebble0000" in "".join([str(caught.value), *notes(caught.value)])
 
 
+def test_handlers_of_functions_and_rules(urls):
+    """`decode` with a function, `select`, and `map` with rules give their handler what fails, too."""
+    stages = {"decode": failing, "select": failing, "map": [("txt", failing)]}
+    for name, f in stages.items():
+        seen: list[Exception] = []
+        assert [] == list(getattr(Dataset(urls), name)(f, handler=lambda exn: seen.append(exn) or True))  # noqa: B023
+        assert len(seen) == 8, name
+        with pytest.raises(ArithmeticError):
+            list(getattr(Dataset(urls), name)(f))
+
+
 def notes(exn: BaseException) -> list[str]:
     return getattr(exn, "__notes__", [])
 
@@ -675,6 +686,7 @@ def test_rename_and_to_tuple(urls):
     assert {"label": b"4", "__key__": KEYS[1]} == renamed[1]
     assert (KEYS[1], b"4") == list(Dataset(urls).to_tuple("__key__", "id;cls", handler=reraise_exception))[1]
     assert (KEYS[1], b"4") == list(Dataset(urls).to_tuple("__key__ id;cls"))[1]
+    assert [(None,)] * 8 == list(Dataset(urls).to_tuple("id", missing_is_error=False))
 
 
 def test_map_tuple(urls):
@@ -696,12 +708,24 @@ def test_pipe(urls):
     assert keep == list(Dataset(urls).pipe(lambda samples: iter(keep)))
 
 
-def test_shuffle_of_samples(urls):
+def test_shuffle_of_samples(urls, tmp_path):
     """`shuffle(size)` mixes samples and shards; 0 does nothing."""
     assert KEYS == keys_of(Dataset(urls, handler=reraise_exception, prepare_for_worker=True).shuffle(0))
     shuffled = keys_of(Dataset(urls).shuffle(size=5))
     assert KEYS != shuffled
     assert sorted(KEYS) == sorted(shuffled)
+    many = written(tmp_path / "many.tar", [(f"{number}.id", b"") for number in range(100)])
+
+    def ahead(samples):
+        return max(int(key) - place for place, key in enumerate(keys_of(samples)))
+
+    assert ahead(Dataset(many).shuffle(size=3)) <= 3
+    assert ahead(Dataset(many).shuffle(size=90)) > 50
+    assert int(next(iter(Dataset(many).shuffle(90, initial=2)))["__key__"]) <= 3
+    assert int(next(iter(Dataset(many).shuffle(90)))["__key__"]) > 3
+    only_shards = Dataset(urls).shuffle(1)
+    assert only_shards.do_shuffle is True
+    assert len({tuple(keys_of(only_shards)) for _ in range(6)}) > 1
 
 
 def test_later_methods(urls):
