@@ -437,10 +437,10 @@ def test_defaults_without_environment(monkeypatch):
 def test_a_missing_folder(tmp_path, monkeypatch):
     """A folder that is not there is an error when the data set is made, whoever named it."""
     missing = str(tmp_path / "missing")
-    with pytest.raises(ValueError, match=f"^cache directory {missing} does not exist$"):
+    with pytest.raises(ValueError, match=f"^cache directory {missing} does not exist; make it first"):
         wds.WebDataset("a.tar", cache_dir=missing)
     monkeypatch.setenv("WDS_CACHE", missing)
-    with pytest.raises(ValueError, match=f"^cache directory {missing} does not exist$"):
+    with pytest.raises(ValueError, match=f"^cache directory {missing} does not exist; make it first"):
         wds.WebDataset("a.tar")
 
 

@@ -374,7 +374,7 @@ def test_formats_differ_only_where_ustar_does_not_suffice(format):
     [
         ({"format": "ZIP"}, "format must be one of USTAR, GNU, PAX"),
         ({"compress": "rar"}, "compress='rar' is not known: use one of 'gz', 'bz2', 'xz', 'zst', 'lz4'"),
-        ({"encoder": "rgb"}, "unknown decoder spec"),
+        ({"encoder": "rgb"}, "encoder must be True, False, a dict of encoders by extension or a function, got 'rgb'"),
         ({"user": "u" * 32}, "user must have at most 31 bytes"),
         ({"mode": 0o10000}, "mode must be permission bits"),
         ({"mtime": float("nan")}, "mtime must be seconds"),

@@ -153,7 +153,7 @@ class Decoder:
         partial: bool = False,
     ) -> None:
         if not isinstance(handlers, list):
-            raise TypeError(f"handlers must be a list of functions, got {type(handlers).__name__}")
+            raise TypeError(f"Decoder: handlers must be a list of functions, got {type(handlers).__name__}")
         for name, given in (("pre", pre), ("post", post)):
             check_items("decode", name, given, "a list of functions", optional=True)
         check_flag("decode", "partial", partial)
@@ -162,9 +162,9 @@ class Decoder:
         self.handlers: list[FieldDecoder] = [*pre, *handlers, *post]
         for handler in self.handlers:
             if not callable(handler):
-                raise TypeError(f"a decoding handler must be a function of key and data, got {handler!r:.100}")
+                raise TypeError(f"Decoder: a decoding handler must be a function of key and data, got {handler!r:.100}")
         if not isinstance(only, (str, Iterable, type(None))):
-            raise TypeError(f"only must be names of fields, a str or a collection, got {only!r:.100}")
+            raise TypeError(f"Decoder: only must be names of fields, a str or a collection, got {only!r:.100}")
         self.only = None if only is None else set(only.split() if isinstance(only, str) else only)
         self.partial = partial
 

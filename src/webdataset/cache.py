@@ -294,7 +294,9 @@ def shard_opener(
         return StreamingOpen(verbose=verbose, handler=handler, storage_options=storage_options)
     folder = os.path.expanduser(folder)
     if not os.path.isdir(folder):
-        raise ValueError(f"cache directory {folder} does not exist")
+        raise ValueError(
+            f"cache directory {folder} does not exist; make it first, or name another (cache_dir, WDS_CACHE)"
+        )
     return FileCache(
         folder,
         url_to_name=url_to_name or pipe_cleaner,
@@ -335,7 +337,7 @@ def _cache_size(default: float = 1e18) -> float:
     except ValueError:
         size = float("nan")
     if size != size:
-        raise ValueError(f"WDS_CACHE_SIZE must be a number of bytes, got {text!r}")
+        raise ValueError(f"the environment variable WDS_CACHE_SIZE must be a number of bytes, got {text!r}")
     return size
 
 

@@ -149,7 +149,7 @@ class RandomShardDownloader:
     def list_files(self, inactive: bool = False) -> list[str]:
         """Paths of the shards in the folder, sorted; with `inactive`, without those that somebody reads."""
         if self.directory is None:
-            raise ValueError("no folder: pass directory=, or call set_directory")
+            raise ValueError("RandomShardDownloader: no folder: pass directory=, or call set_directory")
         names = os.listdir(self.directory)
         chosen = [
             name
@@ -196,7 +196,7 @@ class RandomShardDownloader:
     def maybe_remove(self, strategy: str = "oldest") -> None:
         """If the folder has `nshards`, remove one that nobody reads: the "oldest", or a "random" one."""
         if strategy not in ("oldest", "random"):
-            raise ValueError(f'strategy must be "oldest" or "random", got {strategy!r}')
+            raise ValueError(f'RandomShardDownloader: strategy must be "oldest" or "random", got {strategy!r}')
         with _choosing, suppress(FileNotFoundError):  # somebody began to read it, or was faster
             idle = self.list_files(inactive=True)
             if idle and len(self.list_files()) >= self.nshards:

@@ -37,9 +37,7 @@ def make_encoder(spec: Any) -> SampleEncoder:
         return _TableEncoder(default_handlers)
     if isinstance(spec, dict):
         return _TableEncoder(spec)
-    raise ValueError(
-        f"encoder must be True, False, a dict of encoders or a callable, got {shown(spec)}: unknown decoder spec"
-    )
+    raise ValueError(f"encoder must be True, False, a dict of encoders by extension or a function, got {shown(spec)}")
 
 
 def _unchanged(sample: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -121,7 +121,9 @@ def rewrite_url(url: str | os.PathLike[str]) -> str:
         try:
             changed = re.sub(f"^{pattern}", replacement, url)
         except re.error as exn:
-            raise ValueError(f"GOPEN_REWRITE: {pattern!r}={replacement!r} is no rule: {exn}") from None
+            raise ValueError(
+                f"the environment variable GOPEN_REWRITE: {pattern!r}={replacement!r} is no rule: {exn}"
+            ) from None
         if changed != url:
             trace("GOPEN REWRITE", public_url(url), "->", public_url(changed))
             return changed
@@ -329,7 +331,8 @@ def _rewrite_rules() -> list[tuple[str, str]]:
     rules = [rule.split("=", 1) for rule in text.split(";") if rule.strip()]
     for rule in rules:
         if len(rule) != 2:
-            raise ValueError(f'GOPEN_REWRITE: {rule[0]!r} has no "="; write regex=replacement;regex=replacement')
+            fact = f'{rule[0]!r} has no "="; write regex=replacement;regex=replacement'
+            raise ValueError(f"the environment variable GOPEN_REWRITE: {fact}")
     return [(rule[0], rule[1]) for rule in rules]
 
 

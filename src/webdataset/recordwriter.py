@@ -78,7 +78,9 @@ class RecordWriter:
         if name is not None:
             self.stream = self._own = open_target(name)
         elif not callable(getattr(fileobj, "write", None)):
-            raise TypeError(f"fileobj must be a path, a url or have a method write, got {type(fileobj).__name__}")
+            raise TypeError(
+                f"RecordWriter: fileobj must be a path, a url or have a method write, got {type(fileobj).__name__}"
+            )
         try:
             self._sink = Sink(self.stream, compression, name)
         except BaseException:  # the package of a compression is not installed
@@ -95,7 +97,7 @@ class RecordWriter:
             ValueError: the writer is closed.
         """
         if self._closed:
-            raise ValueError("write to a closed RecordWriter")
+            raise ValueError("write to a closed RecordWriter: open another for another file")
         try:
             data = self._encode(obj)
         except EncodingError as exn:

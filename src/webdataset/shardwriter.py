@@ -202,7 +202,7 @@ class ShardWriter:
     def next_stream(self) -> None:
         """Complete this shard and begin the next one."""
         if self._closed:
-            raise ValueError("write to a closed ShardWriter")
+            raise ValueError("write to a closed ShardWriter: open another for more shards")
         self.finish()
         self.fname = self._name(self.shard)
         if self.verbose:

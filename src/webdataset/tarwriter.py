@@ -154,7 +154,9 @@ class TarWriter:
             url = os.fspath(fileobj)
             stream = self.own_fileobj = open_target(url)
         elif not callable(getattr(fileobj, "write", None)):
-            raise TypeError(f"fileobj must be a path, a url or have a method write, got {type(fileobj).__name__}")
+            raise TypeError(
+                f"TarWriter: fileobj must be a path, a url or have a method write, got {type(fileobj).__name__}"
+            )
         self.stream = stream
         try:
             self.tarstream = Sink(stream, compression, url or _name_of(stream), bool(seekable))
@@ -177,7 +179,7 @@ class TarWriter:
             ValueError: the writer is closed.
         """
         if self._closed:
-            raise ValueError("write to a closed TarWriter")
+            raise ValueError("write to a closed TarWriter: open another for another archive")
         try:
             fields = self.encoder(obj)
             key: Any = fields.get("__key__")

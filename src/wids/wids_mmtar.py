@@ -137,7 +137,7 @@ class MMIndexedTar:
         for number, (_, begin, _) in enumerate(self.by_index):
             if begin == offset:
                 return self.get_at_index(number)
-        raise KeyError(offset)
+        raise KeyError(f"no file begins at byte {offset} of {self.fname or 'the archive'}")
 
     def get_file(self, i: int) -> tuple[str, io.BytesIO]:
         """Name and bytes of file `i`, the bytes as a stream."""

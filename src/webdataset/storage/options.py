@@ -147,7 +147,10 @@ def _from_environment() -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as exn:
-        raise ValueError(f"{VARIABLE} is no JSON object: {exn}") from None
+        raise ValueError(f"the environment variable {VARIABLE} is no JSON object: {exn}") from None
     if not isinstance(found, dict):
-        raise ValueError(f'{VARIABLE} must be a JSON object such as {{"attempts": 3}}, got {type(found).__name__}')
+        raise ValueError(
+            f'the environment variable {VARIABLE} must be a JSON object such as {{"attempts": 3}},'
+            f" got {type(found).__name__}"
+        )
     return found
