@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 from collections import Counter
+from typing import Any, Optional, Union
 
 import numpy as np
 import pytest
@@ -68,6 +69,8 @@ def test_the_contract_of_stages(check, case):
         (int, ["n"]),
         (bytes, ["jpg", "seg.JPG", "txt"]),
         (int | float, ["n"]),
+        (Union[int, float], ["n"]),  # noqa: UP007 what older programs write
+        (Optional[int], ["n"]),  # noqa: UP045
         (Rename("txt", "txt"), ["txt"]),
     ],
 )
@@ -265,7 +268,7 @@ def test_the_whole_way(url):
         ([("x", "rgb")], "rule 1 must have a function or None, got 'rgb'"),
         ([(3, len)], "rule 1 must be for the end of a name"),
         ([(wds.Continue("x", "y"), len)], r"rules take webdataset\.rules\.Continue"),
-        ([(Rename("x", 3), len)], "new name of a field must be a str, got 3"),
+        ([(Rename("x", 3), len)], "new name of a field must be a str, not empty, got 3"),
         ([(re.compile(b"x"), len)], "is for bytes"),
     ],
 )
@@ -274,6 +277,44 @@ def test_wrong_rules_are_told_when_the_stage_is_made(rules, said):
     for make in (filters.map, lambda rules: filters.batched(2, rules)):
         with pytest.raises(TypeError, match=said):
             make(rules)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("jpg;", "rule 1: 'jpg;' has an empty part, which would take every field"),
+        (".", "has an empty part"),
+        (" ", "has an empty part"),
+        ("*.jpg", "has a star, but is the end of a name"),
+        (Rename("jpg", ""), "new name of a field must be a str, not empty"),
+        (list[int] | None, r"no value can be told by the type list\[int\] \| None"),
+        (Any, r"no value can be told by the type typing\.Any"),
+    ],
+)
+def test_a_semicolon_too_many_took_every_field(rule, said):
+    """What would take all fields, or none, or fail with the first sample, is refused when the stage is made."""
+    with pytest.raises((TypeError, ValueError), match=said):
+        filters.map([(rule, None)])
+
+
+def test_errors_without_a_pipeline_did_not_name_the_sample():
+    """Rules that are called by hand name sample, field and rule, and say what is no sample or no batch."""
+    with pytest.raises(LookupError) as caught:
+        map_by_rules({**META, "txt": 1}, [("txt", fail)])
+    assert place_of(caught.value) == {"url": "x.tar", "key": "a/b", "field": "txt"}
+    with pytest.raises(LookupError) as caught:
+        collate_by_rules([{"x": 1}, {"x": 2}], [("x", fail)])
+    assert "in the batch of the samples 0 to 1" in caught.value.__notes__
+    assert collate_by_rules(iter([{"x": 1}, {"x": 2}]), [("x", sum)]) == {"x": 3}
+    for wrong in ((1, 2), None):
+        with pytest.raises(TypeError, match="map_by_rules: a sample must be a dict with named fields"):
+            map_by_rules(wrong, [("", None)])
+    with pytest.raises(TypeError, match="rules are for fields with names, got a field 1"):
+        map_by_rules({1: 2}, [("", None)])
+    with pytest.raises(CollationError, match="no samples to make a batch of"):
+        collate_by_rules([], [("", None)])
+    with pytest.raises(TypeError, match="collate_by_rules: samples must be a list of samples, got None"):
+        collate_by_rules(None, [("", None)])
 
 
 def test_wrong_rules_of_decode():

@@ -14,10 +14,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from types import UnionType
-from typing import Any, NamedTuple, TypeAlias, TypeGuard
+from typing import Any, NamedTuple, TypeAlias, TypeGuard, Union, get_args, get_origin
 
-from ._arguments import shown
+from ._arguments import check_items, shown
 from .codecs.extensions import has_extension
 from .errors import CollationError, DuplicateFieldError, printable
 from .places import add_place
@@ -66,9 +68,16 @@ def map_by_rules(sample: dict[str, Any], rules: Sequence[Rule]) -> dict[str, Any
 
     Raises:
         DuplicateFieldError: two results have one name.
-        TypeError: something in the list is no rule.
+        TypeError, ValueError: something in the list is no rule; the sample is no dict.
     """
-    return RuleList(rules, "map_by_rules").of_sample(sample, unchanged)
+    listed = RuleList(rules, "map_by_rules")
+    if not isinstance(sample, dict):
+        raise TypeError(f"map_by_rules: a sample must be a dict with named fields, got {shown(sample)}")
+    try:
+        return listed.of_sample(sample, unchanged)
+    except Exception as exn:
+        add_place(exn, url=sample.get("__url__"), key=sample.get("__key__"))
+        raise
 
 
 def collate_by_rules(samples: Sequence[dict[str, Any]], rules: Sequence[Rule]) -> dict[str, Any]:
@@ -81,9 +90,10 @@ def collate_by_rules(samples: Sequence[dict[str, Any]], rules: Sequence[Rule]) -
     {'cls': 7}
 
     Raises:
-        CollationError: the samples are no dicts, or one lacks a field; otherwise as `map_by_rules`.
+        CollationError: there are no samples, they are no dicts, or one lacks a field; otherwise as `map_by_rules`.
     """
-    return RuleList(rules, "collate_by_rules").of_samples(samples)
+    check_items("collate_by_rules", "samples", samples, "a list of samples")
+    return RuleList(rules, "collate_by_rules").of_samples(list(samples))
 
 
 def is_rules(value: Any) -> TypeGuard[Sequence[Rule]]:
@@ -148,10 +158,12 @@ class RuleList:
         from .filters._batches import column_of
 
         def placed(exn: Exception, name: str, value: Any, rule: str) -> Exception:
-            keys = [str(sample.get("__key__")) for sample in (samples[0], samples[-1])]
+            keys = [str(sample.get("__key__", i)) for i, sample in ((0, samples[0]), (len(samples) - 1, samples[-1]))]
             exn.add_note(f"in the batch of the samples {printable(keys[0])} to {printable(keys[1])}")
             return exn
 
+        if not samples:
+            raise CollationError("no samples to make a batch of")
         names: dict[str, Any] = {}
         for i, sample in enumerate(samples):
             if not isinstance(sample, dict):
@@ -188,6 +200,8 @@ class RuleList:
         return steps
 
     def _found(self, name: str, value: Any) -> tuple[_Step, ...]:
+        if not isinstance(name, str):
+            raise TypeError(f"rules are for fields with names, got a field {shown(name)}")
         if name.startswith("_"):
             return (_Step(None, name, "metadata"),)
         steps = []
@@ -227,12 +241,14 @@ def _unwrapped(match: Any, where: str) -> tuple[list[Rename | Continue], Any]:
     """What is around a match, from the outside in, and the match itself; extensions of a str as a list."""
     around: list[Rename | Continue] = []
     while isinstance(match, (Rename, Continue)):
-        if not isinstance(match.name, str):
-            raise TypeError(f"{where}: the new name of a field must be a str, got {shown(match.name)}")
+        if not isinstance(match.name, str) or not match.name:
+            raise TypeError(f"{where}: the new name of a field must be a str, not empty, got {shown(match.name)}")
         around.append(match)
         match = match.rule
+    if get_origin(match) is Union:
+        match = reduce(or_, get_args(match))
     if isinstance(match, str):
-        return around, [extension.strip().removeprefix(".").lower() for extension in match.split(";")]
+        return around, _extensions(match, where)
     if isinstance(match, re.Pattern) and isinstance(match.pattern, bytes):
         raise TypeError(f"{where}: names are text, the regular expression {match.pattern!r} is for bytes")
     if not isinstance(match, (re.Pattern, type, UnionType)):
@@ -241,7 +257,20 @@ def _unwrapped(match: Any, where: str) -> tuple[list[Rename | Continue], Any]:
             f"{where} must be for the end of a name, a compiled regular expression or a type, or be a Rename or"
             f" Continue of one, got {shown(match)}{hint}"
         )
+    try:
+        _takes(match, "", None)
+    except TypeError as exn:  # a protocol, a union with list[int] in it: no values can be told by those
+        raise TypeError(f"{where}: no value can be told by the type {match!r}: {exn}") from exn
     return around, match
+
+
+def _extensions(match: str, where: str) -> list[str]:
+    extensions = [extension.strip().removeprefix(".").lower() for extension in match.split(";")]
+    if match and "" in extensions:
+        raise ValueError(f'{where}: {match!r} has an empty part, which would take every field; "" alone does that')
+    if "*" in match:
+        raise ValueError(f"{where}: {match!r} has a star, but is the end of a name; use re.compile(...)")
+    return extensions
 
 
 def _is_result(match: Any) -> bool:
