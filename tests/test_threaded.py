@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import webdataset as wds
 from helpers import tar_bytes, write_shards
+from webdataset.crew import Crew, Shared
 from webdataset.errors import DecodingError, EmptyDatasetError, NotFoundError, TarError
 
 
@@ -90,6 +91,28 @@ def test_a_thousand_shards(tmp_path):
     keys = Counter(wds.ThreadedLoader(plain(urls).map(key_of), 8, ahead=7))
     assert keys == Counter(plain(urls).map(key_of))
     assert len(keys) == 1960
+
+
+class Asked:
+    """No items; counts how often it was asked for one."""
+
+    def __init__(self):
+        self.times = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.times += 1
+        raise StopIteration
+
+
+def test_a_thousand_threads_took_minutes_to_end():
+    """A source that has ended is not asked again by each of the other threads."""
+    asked = [Asked() for _ in range(200)]
+    sources = [Shared(one) for one in asked]
+    assert list(Crew(sources, Shared(iter(())), iter, 200).results()) == []
+    assert [one.times for one in asked] == [1] * 200
 
 
 def test_idle_threads_take_what_is_left_of_one_shard(tmp_path):

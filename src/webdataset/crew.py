@@ -34,11 +34,16 @@ GRACE = 5.0
 
 
 class Shared:
-    """An iterator that several threads may draw from."""
+    """An iterator that several threads may draw from.
+
+    Attributes:
+        ended: whether nothing more comes, so that nobody waits for his turn to learn it.
+    """
 
     def __init__(self, items: Iterator[Any]) -> None:
         self._items = items
         self._lock = threading.Lock()
+        self.ended = False
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -51,7 +56,12 @@ class Shared:
         """The next item; the bundle gets its number. StopIteration where there is none."""
         with self._lock:
             bundle.ticket = next(tickets)
-            return next(self._items)
+            if not self.ended:
+                try:
+                    return next(self._items)
+                except StopIteration:
+                    self.ended = True
+            raise StopIteration
 
     def close(self) -> None:
         """Close the iterator."""
@@ -99,16 +109,20 @@ class _Drawing:
         done, self.bundle = self.bundle, None
         if done is not None:
             self._crew.hand_over(done)
-        while self._sources and self._crew.may_draw():
+        while self._left() and self._crew.may_draw():
             self.bundle = _Bundle()
             try:
                 return self._sources[0].draw(self.bundle, self._crew.tickets)
             except StopIteration:
                 self.bundle = None
-                self._sources.pop(0)
                 self._crew.drew_nothing()
         self.ended = True
         raise StopIteration
+
+    def _left(self) -> bool:
+        while self._sources and self._sources[0].ended:
+            self._sources.pop(0)
+        return bool(self._sources)
 
 
 class Crew:
