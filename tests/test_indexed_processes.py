@@ -159,7 +159,7 @@ def test_processes_that_decompress_at_once_make_one_copy(cache: Path, tmp_path: 
     texts = [outcome(process) for process in processes]
     assert [text.splitlines()[-1] for text in texts] == [f"digest {expected}"] * 6
     assert "".join(texts).count("decompressed once") == 1
-    assert sorted(Path(name).suffix for name in names_in(cache)) == [".index", ".plain"]
+    assert sorted(Path(name).suffix for name in names_in(cache)) == [".copy", ".index", ".plain"]
 
 
 def test_a_copy_without_a_place_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

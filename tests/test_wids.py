@@ -313,7 +313,7 @@ def test_lists_that_are_none(tmp_path):
         wids.ShardListDataset([])
     with pytest.raises(ShardListError, match=r"shards\[0\]: a shard is a mapping"):
         wids.ShardListDataset(["a.tar"])
-    with pytest.raises(ShardListError, match="got a mapping"):
+    with pytest.raises(ShardListError, match="got a dict"):
         wids.ShardListDataset({"url": "a.tar"})
     with pytest.warns(UserWarning, match="lru_size is 201"):
         wids.ShardListDataset([("a.tar", 1)], lru_size=201)

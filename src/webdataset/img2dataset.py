@@ -22,14 +22,17 @@ from numpy.typing import NDArray
 
 from ._optional import require
 from .countedshards import CountedShard
-from .errors import DataError, MissingFieldError, StaleIndexError, printable, public_url
+from .errors import DataError, MissingFieldError, StaleIndexError, WrongContentError, printable, public_url
 from .gopen import path_of, rewrite_url
 from .indexspecs import MOST_SAMPLES
 from .shardindex import beside
 from .storage import local, places
+from .storage.bytestream import read_small
 
 logger = logging.getLogger(__name__)
 
+LARGEST_STATS, LARGEST_TABLE = 1 << 24, 1 << 30
+"""Bytes that such files may have."""
 KEY_COLUMNS = ("__key__", "key")
 
 
@@ -66,7 +69,10 @@ def stats_count(url: str, storage_options: Any = None) -> CountedShard | None:
         if path is not None and (shard is None or os.stat(path).st_mtime_ns < os.stat(shard).st_mtime_ns):
             return None
         with contextlib.closing(places.open_read(place, storage_options)) as stream:
-            data = stream.read()
+            data = read_small(stream, LARGEST_STATS, name)
+    except WrongContentError as exn:
+        logger.warning("%s; it is not used as the count of the shard", exn)
+        return None
     except (OSError, DataError):
         return None
     where = public_url(name)
@@ -108,12 +114,12 @@ class KeyedTable:
         path = local.local_path(place)
         with contextlib.closing(places.open_read(place, storage_options)) as stream:
             self._parquet = require("pyarrow.parquet", "pyarrow", "reading tables beside shards")
-            self._source: Any = path or io.BytesIO(stream.read())
+            self._source: Any = path or io.BytesIO(read_small(stream, LARGEST_TABLE, name))
         self.columns = tuple(self._read(lambda: self._parquet.read_schema(self._source).names))
         found = [column for column in KEY_COLUMNS if column in self.columns]
         if not found:
             raise StaleIndexError(
-                f"no column {' or '.join(KEY_COLUMNS)}, only {', '.join(self.columns)}", url=self.name
+                f"no column {' or '.join(KEY_COLUMNS)}, only {printable(', '.join(self.columns))}", url=self.name
             )
         self._rows = {str(key): row for row, key in reversed(list(enumerate(self._values(found[0]).tolist())))}
 
@@ -124,7 +130,7 @@ class KeyedTable:
             MissingFieldError: there is no such column.
         """
         if name not in self.columns:
-            raise MissingFieldError(f"no column {name!r}, only {', '.join(self.columns)}", url=self.name)
+            raise MissingFieldError(f"no column {name!r}, only {printable(', '.join(self.columns))}", url=self.name)
         values = self._values(name)
         rows = np.array([self._rows.get(key, -1) for key in keys], np.int64)
         missing = rows < 0
@@ -147,8 +153,8 @@ class KeyedTable:
             self._source.seek(0)
         try:
             return read()
-        except (ValueError, OSError, KeyError) as exn:
-            fact = " ".join(str(exn).split())
+        except Exception as exn:  # pyarrow has many, some of them not even ValueErrors
+            fact = printable(" ".join(str(exn).split()))
             raise StaleIndexError(f"it cannot be read as Parquet: {fact}", url=self.name) from exn
 
 

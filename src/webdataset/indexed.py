@@ -49,7 +49,8 @@ class IndexedDataset:
     Args:
         urls: a pattern, a list of urls, the path or url of a wids JSON, a list of `{"url", "nsamples"}`, or the folder
             of a data set prepared by Megatron-Energon.
-        fields: keep only these fields; the bytes of others are not read.
+        fields: keep only these fields; the bytes of others are not read. The log tells of those that the first shard
+            lacks.
         split: of a data set prepared by Megatron-Energon, the part: "train", "val", "test", as its `split.yaml` says;
             `urls` is then its folder. Samples that are excluded there are left out. None: all of its shards.
         handler: asked when a shard cannot be read whole, or a sample has a field twice; true: the rest counts.

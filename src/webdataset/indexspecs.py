@@ -25,6 +25,8 @@ from .storage.options import StorageOptions
 from .storage.urls import scheme_of
 
 VERSION = 1
+_OPTIONAL = (("filesize", (int, float), "a number of bytes"), ("md5sum", str, "text, 32 hexadecimal digits"))
+"""Field that a shard may have, what it is, and how messages say that."""
 MOST_SAMPLES = 1 << 40
 """So many samples a shard may have, as a list says; a number above is no count."""
 Spec = dict[str, Any]
@@ -84,7 +86,7 @@ def check_entry(entry: Any, where: str, *, counted: bool = False) -> Spec:
     """What a list says about a shard, if it is such; `where` is its place, and `counted` asks for its count.
 
     Raises:
-        ShardListError: it lacks its url, or its number of samples is none.
+        ShardListError: it lacks its url, its number of samples is none, or filesize or md5sum are of a wrong type.
     """
     if not isinstance(entry, dict):
         raise ShardListError(
@@ -93,10 +95,13 @@ def check_entry(entry: Any, where: str, *, counted: bool = False) -> Spec:
     url, nsamples = entry.get("url"), entry.get("nsamples")
     if not isinstance(url, str) or not url:
         raise ShardListError(f"{where}: url must be text, got {printable(repr(url)):.80}")
-    if type(nsamples) is int and 0 <= nsamples <= MOST_SAMPLES:
-        return entry
-    if counted or nsamples is not None:
+    is_count = type(nsamples) is int and 0 <= nsamples <= MOST_SAMPLES
+    if not is_count and (counted or nsamples is not None):
         raise ShardListError(f"{where}: nsamples must be a number of samples, got {printable(repr(nsamples)):.80}")
+    for field, kinds, wanted in _OPTIONAL:
+        value = entry.get(field)
+        if value is not None and (not isinstance(value, kinds) or value is True or value is False):
+            raise ShardListError(f"{where}: {field} must be {wanted}, got {printable(repr(value)):.80}")
     return entry
 
 

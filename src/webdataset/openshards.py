@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ._forks import tell_of_forks
 from ._types import Sample
 from .cache import FileCache
 from .countedshards import CountedShard, check_count
@@ -51,6 +52,7 @@ class OpenShards:
     ) -> None:
         self._shards = shards
         self._fields = fields
+        self._unseen = set(fields or ())
         self._prepared = prepared
         self._shard_cache = shard_cache
         self._options = options
@@ -58,9 +60,15 @@ class OpenShards:
         self._clear()
 
     def _clear(self) -> None:
-        self._lock = threading.RLock()
+        self.after_fork()
+        tell_of_forks(self)
         self._opened: OrderedDict[int, ShardSamples] = OrderedDict()
         self._numbers: KeyNumbers | None = None
+
+    def after_fork(self) -> None:
+        """Have new locks."""
+        self._lock = threading.RLock()
+        self._counting = threading.RLock()  # held while all keys are read, which other threads need not wait for
 
     def __getitem__(self, number: int) -> ShardSamples:
         with self._lock:
@@ -84,7 +92,7 @@ class OpenShards:
         except BaseException:
             shard.close()
             raise
-        return ShardSamples(shard, index, self._fields)
+        return ShardSamples(shard, index, self._fields, unseen=self._unseen)
 
     def _told(self, number: int) -> Any:
         prepared = self._prepared
@@ -112,7 +120,7 @@ class OpenShards:
 
     def numbers_of(self, keys: Sequence[str]) -> list[list[int]]:
         """For each of these keys, the numbers of the samples that have it, counted over all shards."""
-        with self._lock:
+        with self._counting:
             if self._numbers is None:
                 self._numbers = KeyNumbers(self.all_keys())
             numbers = self._numbers
@@ -139,7 +147,7 @@ class OpenShards:
             self._opened.clear()  # a descriptor that was closed is soon that of another file
 
     def __getstate__(self) -> dict[str, Any]:
-        left = ("_lock", "_opened", "_numbers")
+        left = ("_lock", "_counting", "_opened", "_numbers")
         return {name: value for name, value in self.__dict__.items() if name not in left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -40,6 +40,7 @@ class ShardBytes(Protocol):
         unit: so many bytes come along with each read, whether asked for or not.
         doubtful: whether a fault may be one of a list of frames, and not of the shard; see `fall_back`.
         fault: what ended the decompression too early, if it did; what came before it can be read.
+        in_parts: whether a part of it comes alone, as far as that is known, and not with all that is before it.
     """
 
     url: str
@@ -49,6 +50,7 @@ class ShardBytes(Protocol):
     unit: int
     doubtful: bool
     fault: DataError | None
+    in_parts: bool
 
     def read(self, start: int, stop: int) -> bytes:
         """Bytes start (inclusive) to stop (exclusive), all of them.
@@ -74,6 +76,7 @@ class Plain:
 
     unit = 0
     doubtful = False
+    in_parts = True
 
     def fall_back(self) -> None:
         """See ShardBytes; nothing is in doubt."""
@@ -166,23 +169,39 @@ class RemoteShard(Plain):
         """See ShardBytes."""
         if stop <= start:
             return b""
-        data = places.read_range(self._target, start, stop, self._options, etag=self.version.etag)
+        data, self.in_parts = places.read_part(self._target, start, stop, self._options, etag=self.version.etag)
         if len(data) < stop - start:
             raise TruncatedError(f"{stop - start} bytes should be here, there are {len(data)}", url=self.url)
         return data
 
     def stream(self) -> RangeStream:
         """See ShardBytes."""
-        return RangeStream(self)
+        return RangeStream(self, self)
+
+    def whole(self) -> Any:
+        """The object in one piece.
+
+        Raises:
+            StaleIndexError: it is not the one that was opened any more.
+        """
+        stream = places.open_read(self._target, self._options)
+        if getattr(stream, "etag", None) in (None, self.version.etag):
+            return stream
+        stream.close()
+        raise StaleIndexError("the object was replaced just now; open the data set anew", url=self.url)
 
     def close(self) -> None:
         """See ShardBytes."""
 
 
 class RangeStream:
-    """A shard for a reader of headers: data that are passed over are not asked for, where that is worth it."""
+    """A shard for a reader of headers: data that are passed over are not asked for, where that is worth it.
 
-    def __init__(self, shard: ShardBytes) -> None:
+    Args:
+        remote: the same one, if it is remote: where it is not sent in parts, all of it is read, once.
+    """
+
+    def __init__(self, shard: ShardBytes, remote: RemoteShard | None = None) -> None:
         if shard.size is None:
             raise OpenError("the server does not say how large it is, so it cannot be read in parts", url=shard.url)
         self.shard = shard
@@ -192,6 +211,9 @@ class RangeStream:
         self._window = b""
         self._start = 0
         self._step = WINDOW
+        self._remote = remote
+        self._whole: Any = None
+        self._read_of_whole = 0
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes, at most `size` of them, b"" at the end."""
@@ -200,10 +222,25 @@ class RangeStream:
             if self._at >= self.size:
                 return b""
             stop = min(self.size, self._at + self._step)
-            self._window, self._start, inside = self.shard.read(self._at, stop), self._at, 0
+            in_parts = self._remote is None or self._remote.in_parts
+            read = self.shard.read if in_parts else self._next
+            self._window, self._start, inside = read(self._at, stop), self._at, 0
             self._step = min(2 * self._step, LARGE_WINDOW)
         data = self._window[inside:] if size is None or size < 0 else self._window[inside : inside + size]
         self._at += len(data)
+        return data
+
+    def _next(self, start: int, stop: int) -> bytes:
+        """These bytes, which lie behind those that were read before, from a stream of all."""
+        if self._whole is None:
+            assert self._remote is not None
+            self._whole = self._remote.whole()
+        while self._read_of_whole < start and (passed := self._whole.read(min(start - self._read_of_whole, WINDOW))):
+            self._read_of_whole += len(passed)
+        data: bytes = self._whole.read(stop - start)
+        self._read_of_whole += len(data)
+        if self._read_of_whole < stop:  # it broke off
+            data += self.shard.read(self._read_of_whole, stop)
         return data
 
     def pass_over(self, size: int) -> None:
@@ -217,8 +254,10 @@ class RangeStream:
             self._window, self._start = b"", self._at
 
     def close(self) -> None:
-        """It holds nothing but bytes."""
+        """Let go of bytes, and of the stream that they come from."""
         self._window, self.closed = b"", True
+        if self._whole is not None:
+            self._whole.close()
 
 
 def absolute(url: str) -> str:

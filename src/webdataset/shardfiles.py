@@ -15,16 +15,24 @@ from typing import Any
 from ._environment import switch_of
 from .errors import SecurityError, ShardListError, public_url
 from .gopen import gopen, gopen_schemes, is_native
+from .storage.bytestream import read_small
 from .storage.local import local_path
 from .storage.options import StorageOptions
 from .storage.urls import scheme_of
 
+LARGEST = 1 << 28
+"""Bytes of a list, a spec or an index; one of a million shards has less."""
+
 
 def read_shard_file(url: str, options: StorageOptions | None = None) -> bytes:
-    """What the file holds, wherever it is."""
+    """What the file holds, wherever it is.
+
+    Raises:
+        OpenError: it cannot be had, or is larger than any list is.
+    """
     given: dict[str, Any] = {"options": options} if options is not None and is_native(url) else {}
     with gopen(url, **given) as stream:
-        return stream.read()
+        return read_small(stream, LARGEST, url)
 
 
 def is_elsewhere(url: str) -> bool:

@@ -14,13 +14,23 @@ import weakref
 
 import numpy as np
 
-from .errors import DataError, OpenError, StaleIndexError, TruncatedError, public_url
+from ._forks import tell_of_forks
+from .errors import (
+    CompressionError,
+    DataError,
+    OpenError,
+    StaleIndexError,
+    TruncatedError,
+    WrongContentError,
+    public_url,
+)
 from .gopen import path_of, rewrite_url
 from .sampleindex import Integers
 from .shardbytes import LocalShard, Plain, RangeStream, ShardBytes, Version
 from .shardnotes import read_note, write_note
 from .storage import local, places
 from .storage.atomic import write_file
+from .storage.bytestream import read_small
 from .storage.options import StorageOptions
 from .tar.frames import (
     BGZF_HEADER,
@@ -62,6 +72,11 @@ class PiecewiseShard(Plain):
         self.unit = int(np.diff(plain).max(initial=0))
         self._shard, self._plain = shard, plain
         self._kept: dict[int, bytes] = {}
+        self.after_fork()
+        tell_of_forks(self)
+
+    def after_fork(self) -> None:
+        """Have a new lock."""
         self._lock = threading.Lock()
 
     def read(self, start: int, stop: int) -> bytes:
@@ -164,6 +179,7 @@ def find_frames(shard: ShardBytes, kind: str, folder: str | None, options: Stora
         folder: where what was found is kept.
 
     Raises:
+        CompressionError: the stream is damaged.
         DataError: the shard cannot be read.
     """
     try:
@@ -220,9 +236,12 @@ def _gzi(shard: ShardBytes, options: StorageOptions) -> Frames | None:
         return None
     try:
         with contextlib.closing(places.open_read(rewrite_url(shard.url + ".gzi"), options)) as stream:
-            packed, plain = parse_gzi(stream.read())
+            data = read_small(stream, shard.size or 0, shard.url + ".gzi")  # a member is larger than its entry
+    except WrongContentError as exn:
+        raise StaleIndexError(f"the .gzi beside it: {exn.message}") from None
     except OSError:
         return None
+    packed, plain = parse_gzi(data)
     rest = _bgzf(shard, int(packed[-1]))
     if rest is None:
         raise StaleIndexError("the .gzi beside it ends where no member of the gzip file begins")
@@ -250,7 +269,7 @@ def _bgzf(shard: ShardBytes, start: int = 0) -> Frames | None:
 
 
 def _found_by_reading(shard: ShardBytes, kind: str, folder: str | None) -> Frames | None:
-    """The frames of a local shard that lists none; None where it is in one piece, or damaged."""
+    """The frames of a local shard that lists none; None where it is in one piece."""
     note = read_note(folder, shard, ".frames")
     if note is not None:
         rows = np.frombuffer(note, "<i8").astype(np.int64).reshape(2, -1)
@@ -261,8 +280,7 @@ def _found_by_reading(shard: ShardBytes, kind: str, folder: str | None) -> Frame
             with contextlib.closing(shard.stream()) as stream:
                 frames = walk(stream, kind)
     except Exception as exn:  # whatever a damaged stream brings about: the whole one will tell
-        logger.debug("%s: %s", public_url(shard.url), exn)
-        return None
+        raise CompressionError(f"damaged {kind} stream: {exn}", url=shard.url) from exn
     if frames is not None:
         rows = np.stack([frames.packed, frames.plain])
         write_note(folder, shard, ".frames", rows.astype("<i8").tobytes())

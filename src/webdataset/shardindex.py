@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ._types import Handler
-from .errors import DataError, OpenError, SampleError, StaleIndexError, printable, public_url
+from .errors import DataError, OpenError, SampleError, StaleIndexError, WrongContentError, printable, public_url
 from .gopen import path_of, rewrite_url
 from .handlers import ignore_and_continue, reraise_exception
 from .indexfiles import format_dali, format_offsets, format_ours, parse_dali, parse_offsets, parse_ours
@@ -29,6 +29,7 @@ from .shardoffsets import walk_members
 from .shardopening import open_shard
 from .storage import local, places
 from .storage.atomic import write_file
+from .storage.bytestream import read_small
 from .tar.header import BLOCK, REGULAR_TYPES, is_header, parse_header
 from .tariterators import locate_shard
 
@@ -39,6 +40,8 @@ Told = tuple[str, Callable[[ShardBytes], SampleIndex | None]]
 CACHED = ".names.index"
 """What the names of cached indexes end in; they have the names of fields as the archive has them."""
 
+SMALL = 1 << 20
+"""Bytes that a sidecar may always have; else no more than its shard."""
 PROBES = 8
 """So many samples of a sidecar are looked up in the shard before it is believed."""
 
@@ -86,7 +89,10 @@ def find_index(
         sound = not index.faults and shard.fault is None and shard.doubtful == doubtful
         if folder is not None and sound:
             write_file_if_possible(note_path(folder, shard.url, CACHED), format_ours(index, shard.version))
-    return (lower_case(index) or scan_shard(shard, handler)) if lcase else index
+    if not lcase:
+        return index
+    lowered = lower_case(index)
+    return scan_shard(shard, handler) if lowered is None else lowered
 
 
 def known_index(
@@ -99,7 +105,7 @@ def known_index(
 ) -> SampleIndex | None:
     """The index of an open shard that is cached or that others left, and fits; its fields as the archive has them."""
     found = None if folder is None else _cached(note_path(folder, shard.url, CACHED), shard)
-    if found is not None or not sidecars:
+    if found is not None or not sidecars or not shard.in_parts:  # to look at places costs more than to read it once
         return found
     names = [(energon_name(shard.url), parse_offsets), (dali_name(shard.url), parse_dali)]
     readers = [] if told is None else [told]
@@ -189,10 +195,12 @@ def check_fit(index: SampleIndex, shard: ShardBytes) -> None:
     """
     size, count = shard.size, len(index)
     end = int(index.offsets[-1])
-    if not count:
-        raise StaleIndexError("it has no samples")
     if size is None or end > size:
         raise StaleIndexError(f"the index reaches to byte {end}, the shard has {size}")
+    if not count:
+        if any(key is not None for key, _, _ in walk_members(shard, 0)):
+            raise StaleIndexError("it has no samples, the shard has some")
+        return
     probes = 2 if shard.is_remote else PROBES
     for i in sorted({number * (count - 1) // (probes - 1) for number in range(probes)}):
         at = int(index.offsets[i])
@@ -253,7 +261,9 @@ def _reader_of(name: str, parse: Callable[[bytes], SampleIndex], options: Any) -
                     data = file.read()
             else:
                 with contextlib.closing(places.open_read(place, options)) as stream:
-                    data = stream.read()
+                    data = read_small(stream, max(SMALL, shard.size or 0), name)
+        except WrongContentError as exn:
+            raise StaleIndexError(exn.message) from None
         except (OSError, DataError):
             return None
         if older:

@@ -34,7 +34,7 @@ def read_note(folder: str | None, shard: ShardBytes, suffix: str) -> bytes | Non
         with open(note_path(folder, shard.url, suffix), "rb", buffering=0) as file:
             text, _, body = file.read().partition(b"\n")
         head = json.loads(text)
-        right = head == json.loads(_head(shard, body)) and _is_known(shard)
+        right = head == json.loads(_head(shard, body)) and is_known(shard)
     except (OSError, ValueError):
         return None
     return body if right else None
@@ -42,7 +42,7 @@ def read_note(folder: str | None, shard: ShardBytes, suffix: str) -> bytes | Non
 
 def write_note(folder: str | None, shard: ShardBytes, suffix: str, body: bytes) -> None:
     """Keep bytes for this state of the shard, where that can be."""
-    if folder is not None and _is_known(shard):
+    if folder is not None and is_known(shard):
         write_file_if_possible(note_path(folder, shard.url, suffix), _head(shard, body) + b"\n" + body)
 
 
@@ -60,5 +60,6 @@ def _head(shard: ShardBytes, body: bytes) -> bytes:
     return json.dumps(head).encode("ascii")
 
 
-def _is_known(shard: ShardBytes) -> bool:
+def is_known(shard: ShardBytes) -> bool:
+    """Whether the state of a shard can be told from another one of the same size."""
     return shard.version.mtime_ns is not None or shard.version.etag is not None

@@ -19,14 +19,14 @@ from typing import Any
 
 from .cache import FileCache
 from .cachepartial import read_etag
-from .errors import CompressionError, DataError, OpenError, StaleIndexError, TruncatedError, public_url
+from .errors import CompressionError, DataError, OpenError, TruncatedError, public_url
 from .gopen import rewrite_url
 from .gzippoints import open_points
 from .security import refuse_if_secure
 from .shardbytes import LocalShard, RemoteShard, ShardBytes, Version, state_of
 from .shardframes import FramedShard, find_frames
-from .shardnotes import note_path
-from .storage import local, places
+from .shardnotes import is_known, note_path, read_note, write_note
+from .storage import local
 from .storage.atomic import AtomicFile, cannot_write
 from .storage.options import StorageOptions
 from .storage.options import storage_options as options_of
@@ -36,6 +36,8 @@ from .tar.header import BLOCK, is_header
 
 logger = logging.getLogger(__name__)
 
+COPY = ".copy"
+"""What the names of notes end in that tell the state of a plain copy."""
 PIECE = 1 << 20
 PAUSE = 0.05
 """Seconds between two looks at a copy that another process makes."""
@@ -100,18 +102,19 @@ def _version_of_copy(stream: Any, path: str) -> Version:
 
 def _decompressed(shard: ShardBytes, kind: str, options: StorageOptions, cache_dir: str | None) -> ShardBytes:
     """What is inside a compressed shard, which is closed with the result."""
-    name = None
-    if cache_dir is not None:
-        size, mtime_ns, etag = shard.version
-        name = note_path(cache_dir, f"{shard.url}#{size}-{mtime_ns}-{etag}", ".plain")
-        with contextlib.suppress(OSError):
-            return _closing(shard, LocalShard(shard.url, open(name, "rb", buffering=0), shard.version))
-    frames = find_frames(shard, kind, cache_dir, options)
+    kept = _kept_copy(shard, cache_dir)
+    if kept is not None:
+        return _closing(shard, kept)
+    try:
+        frames = find_frames(shard, kind, cache_dir, options)
+    except CompressionError as exn:
+        logger.debug("%s", exn)
+        return _closing(shard, _plain_copy(shard, kind, options, cache_dir))
     points = open_points(shard, cache_dir) if frames is None and kind == "gzip" and not shard.is_remote else None
     in_parts = points if frames is None else FramedShard(shard, frames)
     if in_parts is not None:
-        return _InParts(in_parts, lambda: _plain_copy(shard, kind, options, name))
-    return _closing(shard, _plain_copy(shard, kind, options, name))
+        return _InParts(in_parts, lambda: _plain_copy(shard, kind, options, cache_dir))
+    return _closing(shard, _plain_copy(shard, kind, options, cache_dir))
 
 
 def _closing(shard: ShardBytes, copy: ShardBytes) -> ShardBytes:
@@ -125,6 +128,8 @@ class _InParts:
     Who reads it for the first time, and meets any fault, calls `fall_back`: what is known of its parts may be what is
     wrong, and only the whole stream tells.
     """
+
+    in_parts = True
 
     def __init__(self, shard: ShardBytes, make_copy: Callable[[], ShardBytes]) -> None:
         self.url, self.version = shard.url, shard.version
@@ -147,16 +152,40 @@ class _InParts:
             self._become(copy)
 
 
-def _plain_copy(shard: ShardBytes, kind: str, options: StorageOptions, name: str | None) -> LocalShard:
-    """The decompressed shard as a file with this name, which another process may make, else one without a name."""
+def _name_of_copy(shard: ShardBytes, folder: str) -> str:
+    size, mtime_ns, etag = shard.version
+    return note_path(folder, f"{shard.url}#{size}-{mtime_ns}-{etag}", ".plain")
+
+
+def _kept_copy(shard: ShardBytes, folder: str | None) -> LocalShard | None:
+    """The decompressed copy that is in the cache; None where there is none, or it is not as it was when it was made."""
+    note = read_note(folder, shard, COPY)
+    if folder is None or note is None:
+        return None
+    with contextlib.suppress(OSError):
+        name = _name_of_copy(shard, folder)
+        with open(name, "rb", buffering=0) as file:
+            if note == _noted_state(file.fileno()):
+                return LocalShard(shard.url, file, shard.version)
+        logger.warning("%s: the plain copy in the cache was changed; it is made anew: %s", public_url(shard.url), name)
+    return None
+
+
+def _noted_state(fd: int) -> bytes:
+    return b"%d %d" % state_of(fd)
+
+
+def _plain_copy(shard: ShardBytes, kind: str, options: StorageOptions, folder: str | None) -> LocalShard:
+    """The decompressed shard as a file in the cache, which another process may make, else one without a name."""
     out: Any = None
+    name = None if folder is None or not is_known(shard) else _name_of_copy(shard, folder)
     if name is not None:
         out = _begun(name)
-        with contextlib.suppress(OSError):
-            file = local.open_read(name, 0)
+        kept = _kept_copy(shard, folder)
+        if kept is not None:
             if out is not None:
                 out.abort()  # it was made in between
-            return LocalShard(shard.url, file, shard.version)
+            return kept
     logger.warning(
         "%s: compressed with %s, where no sample can be reached alone: it is decompressed once, to %s%s",
         public_url(shard.url),
@@ -166,13 +195,13 @@ def _plain_copy(shard: ShardBytes, kind: str, options: StorageOptions, name: str
     )
     out = out or _nameless(shard.url)
     try:
-        stream = places.open_read(rewrite_url(shard.url), options) if shard.is_remote else shard.stream()
+        stream = shard.whole() if isinstance(shard, RemoteShard) else shard.stream()
         with contextlib.closing(stream):
-            if getattr(stream, "etag", None) not in (None, shard.version.etag):
-                raise StaleIndexError("the object was replaced just now; open the data set anew", url=shard.url)
             fault = _decompress(stream, kind, out)
         shard.read(0, 0)  # whether it is still the one that was opened
         if fault is None and isinstance(out, AtomicFile):
+            with open(out.name, "rb", buffering=0) as made:
+                write_note(folder, shard, COPY, _noted_state(made.fileno()))
             out.close()
             return LocalShard(shard.url, local.open_read(out.path, 0), shard.version)
         if isinstance(out, AtomicFile):  # what came before the fault is kept without a name

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from typing import cast
 
 from ._types import Sample
-from .errors import DataError, StaleIndexError
+from .errors import DataError, StaleIndexError, printable, public_url
 from .sampleindex import Members, SampleIndex, scan_samples
 from .shardbytes import ShardBytes
 from .shardoffsets import ShardOffsets
@@ -36,10 +36,17 @@ class ShardSamples:
         shard, index: as `open_shard` and `find_index` give them; `close` closes the shard.
         fields: keep only these, all others are not read where that can be.
         lcase: whether the index is one with fields in lower case.
+        unseen: those of `fields` that were in no shard yet; one that is not in this one either is told, and taken out.
     """
 
     def __init__(
-        self, shard: ShardBytes, index: SampleIndex, fields: Collection[str] | None = None, *, lcase: bool = True
+        self,
+        shard: ShardBytes,
+        index: SampleIndex,
+        fields: Collection[str] | None = None,
+        *,
+        lcase: bool = True,
+        unseen: set[str] | None = None,
     ) -> None:
         self.shard = shard
         self.index = index
@@ -48,6 +55,8 @@ class ShardSamples:
         self._offsets = ShardOffsets(shard, index, lcase)
         self._parsed_so_far = 0
         self._lcase = lcase
+        self._unseen = unseen
+        self._look_for_fields(index)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -122,11 +131,22 @@ class ShardSamples:
                 raise
             logger.warning("%s; its headers were read instead", exn)
             return self.build(i, pieces)
+        self._look_for_fields(found)
         self._parsed_so_far += 1
         if self._parsed_so_far == WORTH_A_SCAN and not self.shard.is_remote:
             self._learn_members()
         one = ShardSamples(self.shard, found, self.fields)
         return one.build(0, Pieces([Span(0, len(data))], [data]))
+
+    def _look_for_fields(self, index: SampleIndex) -> None:
+        """Tell of fields that are asked for, and are not there, perhaps for a slip of the pen."""
+        if self._unseen and index.members is not None:
+            there = set(index.members.fields)
+            for field in sorted(self._unseen - there) if there else ():
+                where = printable(public_url(self.shard.url))
+                logger.warning("%s: no field %r here, only %s", where, field, printable(", ".join(sorted(there))))
+            if there:
+                self._unseen.clear()
 
     def _learn_members(self) -> None:
         """Index the shard whole, which the samples that follow are read with; the offsets must say the same."""

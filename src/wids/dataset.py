@@ -12,15 +12,17 @@ import copy
 import hashlib
 import operator
 import os
+import re
 import sys
 import warnings
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from webdataset.errors import ShardListError, public_url
+from webdataset.shardfiles import without_query
 from webdataset.shardindex import index_folder
 from webdataset.storage.options import StorageOptions
 from webdataset.storage.options import storage_options as options_of
@@ -104,6 +106,7 @@ class ShardListDataset(FluidMethods, Dataset):  # type: ignore[misc]  # mypy doe
         self.base = base
         self.spec: dict[str, Any] = {}
         if isinstance(shards, (str, os.PathLike)) or hasattr(shards, "read"):
+            _refuse_shards(shards)
             given = None if storage_options is None else options_of(storage_options)
             self.spec = load_dsdesc_and_resolve(
                 shards, options=options, base=base, allow_pipe=allow_pipe, storage_options=given
@@ -260,10 +263,24 @@ class ShardListDataset(FluidMethods, Dataset):  # type: ignore[misc]  # mypy doe
         self.cache.clear()
 
 
+def _refuse_shards(source: Any) -> None:
+    """ShardListError where the path of a JSON should be, and there is the name of shards."""
+    if isinstance(source, (str, os.PathLike)):
+        name = os.fspath(source)
+        if re.search(r"\.(tar(\.\w+)?|tgz)$", without_query(name)) and not name.endswith(".json"):
+            raise ShardListError(
+                f"ShardListDataset: {public_url(name)}: a tar shard, where the path of a JSON should be that lists"
+                " shards with their counts; the command `widsindex create SHARDS -o index.json` makes one, or use"
+                " webdataset.IndexedDataset, which needs none"
+            )
+
+
 def _list_of(shards: Any) -> list[dict[str, Any]]:
     """The shards of a list; pairs (url, nsamples) are such too."""
-    if isinstance(shards, Mapping):
-        raise ShardListError("ShardListDataset: shards is a list of shards, or the path of a JSON; got a mapping")
+    if isinstance(shards, Mapping) or not isinstance(shards, Iterable):
+        raise ShardListError(
+            f"ShardListDataset: shards is a list of shards, or the path of a JSON; got a {type(shards).__name__}"
+        )
     found: list[Any] = [
         {"url": shard[0], "nsamples": shard[1]} if isinstance(shard, (tuple, list)) and len(shard) == 2 else shard
         for shard in shards

@@ -19,6 +19,7 @@ from functools import partial
 from itertools import groupby, pairwise
 from typing import IO, Any, Literal
 
+from webdataset._forks import tell_of_forks
 from webdataset.errors import DataError, StaleIndexError
 from webdataset.sampleindex import scan_samples
 from webdataset.samples import METADATA
@@ -215,8 +216,13 @@ class LRUShards:
     def _clear(self, lru_size: int) -> None:
         self.quick: dict[str, QuickReads] = {}
         self.lru = LRUCache(lru_size, partial(_release, self.quick))  # no cycle: files close when we go
-        self._lock = threading.RLock()
+        self.after_fork()
+        tell_of_forks(self)
         self.reset_stats()
+
+    def after_fork(self) -> None:
+        """Have a new lock: a thread may have been opening a shard."""
+        self._lock = threading.RLock()
 
     def reset_stats(self) -> None:
         """Count from 0 again."""

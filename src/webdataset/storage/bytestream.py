@@ -5,13 +5,28 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from ..errors import OpenError
+from ..errors import OpenError, WrongContentError
 
 PIECE = 1 << 18
 """Bytes read at once where the caller does not say how many; larger pieces fall out of the processor's cache."""
 
 SOME = 1 << 18
 """Most bytes of one `read1`."""
+
+
+def read_small(stream: Any, most: int, url: str) -> bytes:
+    """All bytes of a stream that should have few, such as a list or an index.
+
+    Raises:
+        WrongContentError: there are more than `most`; no more than that are held.
+    """
+    parts, left = [], most + 1
+    while left and (data := stream.read(min(left, PIECE))):
+        parts.append(data)
+        left -= len(data)
+    if not left:
+        raise WrongContentError(f"such a file should have at most {most} bytes, this one has more", url=url)
+    return b"".join(parts)
 
 
 class ByteStream(io.BufferedIOBase):

@@ -35,21 +35,21 @@ logger = logging.getLogger(__name__)
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
-def read_range(
+def read_part(
     target: Target, start: int, stop: int, options: StorageOptions | None = None, etag: str | None = None
-) -> bytes:
-    """Bytes start (inclusive) to stop (exclusive) of an object; fewer where it ends before.
+) -> tuple[bytes, bool]:
+    """Bytes start (inclusive) to stop (exclusive) of an object, fewer where it ends before; whether it came as a range.
 
     Args:
         etag: the version that is wanted; another one is an error.
     """
     if stop <= start:
-        return b""
+        return b"", True
     with HttpReader(target, options or storage_options(), start, stop, etag) as reader:
         data = reader.read()
         if start and not reader.ranges:
             _tell_of_no_ranges(urlsplit(public_url(reader.url)).netloc)
-    return data
+    return data, reader.ranges
 
 
 @functools.cache

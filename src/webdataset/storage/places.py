@@ -62,12 +62,18 @@ def read_range(
     Args:
         etag: the version that is wanted; another one is an error. Places without ETags ignore it.
     """
+    return read_part(url, start, stop, options, etag=etag)[0]
+
+
+def read_part(
+    url: str, start: int, stop: int, options: StorageOptions | None = None, *, etag: str | None = None
+) -> tuple[bytes, bool]:
+    """As `read_range`, and whether only those bytes were sent: there are servers that begin with the first one."""
     options = options or storage_options()
     target = _target_of(url, options)
     if target is None:
-        data: bytes = _do("read_range", url, start, stop, options)
-        return data
-    return http.read_range(target, start, stop, options, etag)
+        return _do("read_range", url, start, stop, options), True
+    return http.read_part(target, start, stop, options, etag)
 
 
 def stat(url: str, options: StorageOptions | None = None) -> Stat:

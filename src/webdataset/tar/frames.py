@@ -38,6 +38,8 @@ BGZF_HEADER = 18
 _BGZF_START = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x06\0BC\x02\0"
 _BGZF_PLAIN = 0xFF00
 _PIECE = 1 << 18
+_NO_BYTE = 1 << 62
+"""No file has so many bytes; two such numbers can be added."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -216,9 +218,14 @@ def parse_gzi(data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     numbers = np.frombuffer(data[: len(data) & -8], "<u8")
     if not len(numbers) or len(data) != 8 + 16 * int(numbers[0]):
         raise StaleIndexError(f"the .gzi beside it, {len(data)} bytes, is cut, or of another kind")
-    rows = np.concatenate([np.zeros(2, np.int64), numbers[1:].astype(np.int64)]).reshape(-1, 2)
-    if (np.diff(rows[:, 0]) <= 0).any() or (np.diff(rows[:, 1]) < 0).any():
-        raise StaleIndexError("the numbers in the .gzi beside it do not grow")
+    rows = np.concatenate([np.zeros(2, np.uint64), numbers[1:]]).reshape(-1, 2)
+    wrong: NDArray[np.bool_] = np.any(rows >= _NO_BYTE, axis=1, keepdims=True)[:, 0]
+    wrong[1:] |= (rows[1:, 0] <= rows[:-1, 0]) | (rows[1:, 1] < rows[:-1, 1])
+    if wrong.any():
+        row = int(wrong.argmax())
+        shown = f"{rows[row, 0]} and {rows[row, 1]} at byte {16 * row - 8}"
+        raise StaleIndexError(f"the numbers in the .gzi beside it do not grow, or are those of no file: {shown}")
+    rows = rows.astype(np.int64)
     return rows[:, 0], rows[:, 1]
 
 
