@@ -355,7 +355,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--published", required=True, help="the interpreter that has the published package")
     parser.add_argument("--wids", required=True, help="the interpreter that has the published wids")
-    parser.add_argument("--only", nargs="+", choices=[row.name for row in ROWS], help="measure these rows")
+    rows = [row.name for row in ROWS]
+    parser.add_argument("--only", nargs="+", choices=rows, metavar="ROW", help=f"measure these rows: {', '.join(rows)}")
     parser.add_argument("--runs", type=int, default=5, help="runs a side (%(default)s)")
     parser.add_argument("--write", action="store_true", help="write RESULTS.md, if all rows have five runs")
     args = parser.parse_args()

@@ -47,7 +47,11 @@ def main(args: Sequence[str]) -> None:
     """
     from argparse import ArgumentParser
 
-    parser = ArgumentParser(prog="python -m webdataset.bench", description="Measure how fast shards are read.")
+    parser = ArgumentParser(
+        prog="python -m webdataset.bench",
+        description="Measure how fast shards are read.",
+        epilog='example: python -m webdataset.bench "train-{000..009}.tar" --decode rgb8 --threads 4 --samples 10000',
+    )
     parser.add_argument("dataset", nargs="+", help="shards: paths or urls, with {000..999}")
     parser.add_argument("--samples", type=int, help="stop after so many samples")
     parser.add_argument("--decode", metavar="SPEC", help="decode the fields; images as pil, rgb8, torchrgb, ...")

@@ -283,6 +283,8 @@ def main(args: Sequence[str]) -> NoReturn:
     parser = ArgumentParser(
         prog="python -m webdataset.downloader",
         description="Keep a folder filled with shards drawn at random, until this is interrupted.",
+        epilog='example: python -m webdataset.downloader "https://host/train-{000..999}.tar" --directory /tmp/shards'
+        " --nshards 50 --mode replace",
         formatter_class=ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("shards", nargs="+", help="where they come from: urls or paths, with {000..999}")

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from webdataset.errors import WebDatasetError, printable
+
 
 def _by_index(source: str) -> Iterable[Any]:
     from .dataset import ShardListDataset
@@ -31,16 +33,23 @@ WAYS = {"wids": _by_index, "wds": _streamed}
 
 
 def main(args: list[str] | None = None) -> None:
-    """Print samples a second."""
-    parser = argparse.ArgumentParser("wids_bench", description="Measure how fast samples come.")
-    parser.add_argument("way", choices=WAYS)
+    """Print samples a second; errors end the program with status 1 and one line."""
+    parser = argparse.ArgumentParser(
+        "python -m wids.wids_bench",
+        description="Measure how fast samples come.",
+        epilog="example: python -m wids.wids_bench wids train.json -n 1000",
+    )
+    parser.add_argument("way", choices=WAYS, help="by number in the order of ShardListSampler, or as a stream")
     parser.add_argument("dataset", help="a wids JSON; for wds also shards")
     parser.add_argument("-n", "--samples", type=int, default=10000, help="so many samples at most")
     given = parser.parse_args(args)
-    samples = WAYS[given.way](given.dataset)
-    begun = time.perf_counter()
-    count = sum(1 for _ in itertools.islice(samples, given.samples))
-    seconds = time.perf_counter() - begun
+    try:
+        samples = WAYS[given.way](given.dataset)
+        begun = time.perf_counter()
+        count = sum(1 for _ in itertools.islice(samples, given.samples))
+        seconds = time.perf_counter() - begun
+    except (WebDatasetError, OSError) as exn:
+        sys.exit(f"{parser.prog}: {printable(str(exn), 1000)}")
     sys.stdout.write(f"{count} samples in {seconds:.2f} s: {count / max(seconds, 1e-9):.0f} samples/s\n")
 
 

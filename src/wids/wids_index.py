@@ -222,7 +222,16 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("widsindex", description="Make, change and show wids JSON files.")
+    parser = argparse.ArgumentParser(
+        "widsindex",
+        description="Make, change and show wids JSON files.",
+        epilog="""examples:
+  widsindex create -n flowers -o flowers.json "flowers-{000..099}.tar"
+  widsindex info flowers.json
+  widsindex sample flowers.json 7
+  widsindex create --help""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     create = commands.add_parser("create", help="make an index of shards")
     create.add_argument(
