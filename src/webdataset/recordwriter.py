@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,13 +19,14 @@ from .encoders import EncoderSpec, encode_based_on_extension1, make_encoder
 from .errors import EncodingError, printable, public_url
 from .filetypes import record_kind
 from .recordformats import FORMATS
-from .tar.sink import Sink, compression_for
-from .tarwriter import TarWriter, close_target, open_target
+from .samplesink import SampleSink
+from .tar.sink import compression_for
+from .tarwriter import TarWriter
 
 _KNOWN = (str, bytes, bool, int, float, type(None), list, tuple, dict)
 
 
-class RecordWriter:
+class RecordWriter(SampleSink):
     """Writes samples to a stream of records, which `msgpack_to_samples` or `cbors_to_samples` reads; a context manager.
 
     A sample is a dict. Texts, bytes, numbers, None, lists and dicts are written as such and come back as such (tuples
@@ -59,8 +59,6 @@ class RecordWriter:
         encoder: EncoderSpec = True,
         keep_meta: bool = False,
     ) -> None:
-        self._closed = True
-        self._owner = os.getpid()
         if format is not None:
             check_choice("RecordWriter", "format", format, tuple(FORMATS))
         name = os.fspath(fileobj) if isinstance(fileobj, (str, os.PathLike)) else None
@@ -73,20 +71,7 @@ class RecordWriter:
         self.keep_meta = keep_meta
         self.count = 0
         compression = compression_for(fileobj, compress)
-        self.stream: Any = fileobj
-        self._own: Any = None
-        if name is not None:
-            self.stream = self._own = open_target(name)
-        elif not callable(getattr(fileobj, "write", None)):
-            raise TypeError(
-                f"RecordWriter: fileobj must be a path, a url or have a method write, got {type(fileobj).__name__}"
-            )
-        try:
-            self._sink = Sink(self.stream, compression, name)
-        except BaseException:  # the package of a compression is not installed
-            self._close_own(failed=True)
-            raise
-        self._closed = False
+        self._open(fileobj, compression)
 
     def write(self, obj: Mapping[str, Any]) -> int:
         """Append one sample; the result is the bytes of its record, before compression.
@@ -149,33 +134,6 @@ class RecordWriter:
             self._sink.finish()
         finally:
             self._close_own(failed=self._sink.broken)
-
-    def abandon(self) -> None:
-        """Close without finishing: a file under a local path is removed."""
-        self._closed = True
-        self._close_own(failed=True)
-
-    def _close_own(self, failed: bool) -> None:
-        own, self._own = self._own, None
-        close_target(own, failed)
-
-    def __enter__(self) -> RecordWriter:
-        return self
-
-    def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> None:
-        if exc_type is None or (self._own is None and not self._sink.broken):
-            self.close()
-        else:
-            self.abandon()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True) and self._owner == os.getpid():
-            warnings.warn(
-                f"{public_url(self._sink.url or repr(self))}: the writer was not closed: there is no file; use "
-                "`with`, or call close()",
-                UserWarning if self.count else ResourceWarning,
-                stacklevel=2,
-            )
 
 
 def _known(value: Any, name: str, handlers: Mapping[str, Any]) -> Any:

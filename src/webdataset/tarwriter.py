@@ -9,7 +9,6 @@ what depends on the field names only is worked out once, in a plan.
 from __future__ import annotations
 
 import os
-import warnings
 from array import array
 from collections.abc import Mapping
 from typing import Any
@@ -18,12 +17,11 @@ from zlib import adler32
 from ._arguments import a, check_flag, check_number, check_text, checked, shown
 from ._types import WritableStream
 from .encoders import EncoderSpec, make_encoder
-from .errors import EncodingError, printable, public_url
+from .errors import EncodingError, printable
 from .indexwriter import check_indexable, write_beside
 from .samplenames import check_fields, check_key, encode_name
 from .samples import METADATA
-from .storage.atomic import AtomicFile
-from .storage.upload import Upload
+from .samplesink import SampleSink
 from .tar.format import (
     END_OF_ARCHIVE,
     NAME_SIZE,
@@ -36,7 +34,7 @@ from .tar.format import (
 )
 from .tar.frames import SEEKABLE
 from .tar.header import BLOCK, padding
-from .tar.sink import WRITE_SIZE, Sink, compression_for
+from .tar.sink import WRITE_SIZE, compression_for
 from .tar.template import HeaderTemplate, Memo
 
 _PADDING = tuple(bytes(size) for size in range(BLOCK))
@@ -53,7 +51,7 @@ def _check_name(where: str, name: str, value: Any) -> None:
         raise TypeError(f"{where}: {name} must be a name or None, got {shown(value)}")
 
 
-class TarWriter:
+class TarWriter(SampleSink):
     """Writes samples to a tar archive; a context manager.
 
     A sample is a dict with a string `__key__` and one entry a field. Fields are encoded by their
@@ -95,6 +93,8 @@ class TarWriter:
         OpenError: the target cannot be opened or written; small archives are written at `close`.
     """
 
+    makes = "archive"
+
     @checked(
         "TarWriter",
         user=check_text,
@@ -123,8 +123,6 @@ class TarWriter:
         index: bool = False,
         seekable: bool = False,
     ) -> None:
-        self._closed = True
-        self._owner = os.getpid()
         self.encoder = make_encoder(encoder)
         self.keep_meta = keep_meta
         self.user = user
@@ -147,23 +145,8 @@ class TarWriter:
         compression = compression_for(fileobj, compress)
         if seekable and compression and compression not in SEEKABLE:
             raise ValueError(f'TarWriter: seekable=True needs compress="zst" or "gz", or none, got {compression!r}')
-        url = None
-        stream: Any = fileobj
-        self.own_fileobj = None
-        if isinstance(fileobj, (str, os.PathLike)):
-            url = os.fspath(fileobj)
-            stream = self.own_fileobj = open_target(url)
-        elif not callable(getattr(fileobj, "write", None)):
-            raise TypeError(
-                f"TarWriter: fileobj must be a path, a url or have a method write, got {type(fileobj).__name__}"
-            )
-        self.stream = stream
-        try:
-            self.tarstream = Sink(stream, compression, url or _name_of(stream), bool(seekable))
-        except BaseException:  # the package of a compression is not installed
-            self._close_own(failed=True)
-            raise
-        self._closed = False
+        self._open(fileobj, compression, bool(seekable))
+        self.tarstream = self._sink
 
     @staticmethod
     def tarmode(fileobj: Any, compress: bool | str | None = None) -> str:
@@ -228,34 +211,6 @@ class TarWriter:
             self._close_own(failed=sink.broken)
         if self._indexed is not None:
             write_beside(self._indexed, self.offsets)
-
-    def abandon(self) -> None:
-        """Close without finishing: what was written so far has no end mark, and may be cut in a sample."""
-        self._closed = True
-        self._close_own(failed=True)
-
-    def __enter__(self) -> TarWriter:
-        return self
-
-    def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> None:
-        if exc_type is None or (self.own_fileobj is None and not self.tarstream.broken):
-            self.close()
-        else:
-            self.abandon()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True) and self._owner == os.getpid():
-            lost = isinstance(self.own_fileobj, (AtomicFile, Upload)) and self.tarstream.position > 0
-            warnings.warn(
-                f"{public_url(self.tarstream.url or repr(self))}: the writer was not closed: there is no archive; use "
-                "`with`, or call close()",
-                UserWarning if lost else ResourceWarning,
-                stacklevel=2,
-            )
-
-    def _close_own(self, failed: bool) -> None:
-        own, self.own_fileobj = self.own_fileobj, None
-        close_target(own, failed)
 
     def _chunks(self, stem: bytes, plan: Plan, fields: Mapping[str, Any]) -> tuple[list[Any], int, int]:
         """The members of a sample: chunks to write, bytes of data, bytes in the archive."""
@@ -338,31 +293,3 @@ def _as_bytes(field: str, data: Any) -> Any:
         f"field {field!r}: {field} doesn't map to a bytes after encoding, got {type(data).__name__}; "
         "encode it, or give the writer an encoder for it"
     )
-
-
-def close_target(own: Any, failed: bool) -> None:
-    """Close what `open_target` gave, if it was asked; `failed`: what was written is not all, and is given up."""
-    if own is None:
-        return
-    if not failed:
-        own.close()
-        return
-    try:
-        getattr(own, "abort", own.close)()  # what we have opened can be told that this is not all
-    except OSError:
-        pass  # what went wrong is on its way already
-
-
-def open_target(url: str) -> Any:
-    """What to write to: a file that appears whole or not at all, or what `gopen` opens."""
-    from .gopen import gopen, path_of
-
-    path = path_of(url)
-    if path is None or (os.path.lexists(path) and not os.path.isfile(path)):
-        return gopen(url, "wb")  # devices and fifos are written as they are; a folder is an error
-    return AtomicFile(os.path.realpath(path), overwrite=True)
-
-
-def _name_of(stream: Any) -> str | None:
-    name = getattr(stream, "name", None)
-    return name if isinstance(name, str) else None
