@@ -378,7 +378,7 @@ def test_stages_refuse_handlers_that_are_none(name):
     if "handler" not in signature.parameters or name == "shuffle":
         return
     needed = {"map": {"f": len}, "select": {"predicate": len}, "map_dict": {"a": len}}
-    needed["require_fields"] = {"fields": "a"}
+    needed |= {"require_fields": {"fields": "a"}, "associate": {"associator": {}}}
     with pytest.raises(TypeError, match=f"{name}: handler must be a function of one exception"):
         stage(**needed.get(name, {}), handler="warn")
 

@@ -50,7 +50,7 @@ CASES = {
     "select": StageCase(lambda **kw: filters.select(positive, **kw), NUMBERS, ZERO),
     "map_dict": StageCase(lambda **kw: filters.map_dict(x=inverse, **kw), NUMBERS, ZERO + BARE),
     "map_tuple": StageCase(lambda **kw: filters.map_tuple(None, inverse, **kw), [("a", 1), ("b", 2)], [("c", 0), 7]),
-    "associate": StageCase(lambda: filters.associate(by_key), NUMBERS),
+    "associate": StageCase(lambda **kw: filters.associate(by_key, **kw), NUMBERS, [7]),
     "to_tuple": StageCase(lambda **kw: filters.to_tuple("x", "txt", **kw), NUMBERS, BARE),
     "rename": StageCase(lambda **kw: filters.rename(y="x", **kw), NUMBERS, BARE),
     "extract_keys": StageCase(lambda **kw: filters.extract_keys("x", "*.txt", **kw), NUMBERS, BARE),
@@ -66,7 +66,7 @@ def test_stages_keep_the_contract(case, check):
 
 
 SIGNATURES = {
-    "associate": "(data, associator, **kw)",
+    "associate": "(data, associator, +handler, **kw)",
     "decode": "(data, *args, handler, **kw)",
     "extract_keys": "(source, *patterns, duplicate_is_error=True, ignore_missing=False, +handler)",
     "map": "(data, f, handler)",

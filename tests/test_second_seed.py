@@ -708,17 +708,22 @@ def test_pipe(urls):
     assert keep == list(Dataset(urls).pipe(lambda samples: iter(keep)))
 
 
+def hundred(tmp_path: Path) -> str:
+    return written(tmp_path / "many.tar", [(f"{number}.id", b"") for number in range(100)])
+
+
+def ahead(samples: Any) -> int:
+    """By how many places some sample of `hundred` comes before its turn."""
+    return max(int(key) - place for place, key in enumerate(keys_of(samples)))
+
+
 def test_shuffle_of_samples(urls, tmp_path):
     """`shuffle(size)` mixes samples and shards; 0 does nothing."""
     assert KEYS == keys_of(Dataset(urls, handler=reraise_exception, prepare_for_worker=True).shuffle(0))
     shuffled = keys_of(Dataset(urls).shuffle(size=5))
     assert KEYS != shuffled
     assert sorted(KEYS) == sorted(shuffled)
-    many = written(tmp_path / "many.tar", [(f"{number}.id", b"") for number in range(100)])
-
-    def ahead(samples):
-        return max(int(key) - place for place, key in enumerate(keys_of(samples)))
-
+    many = hundred(tmp_path)
     assert ahead(Dataset(many).shuffle(size=3)) <= 3
     assert ahead(Dataset(many).shuffle(size=90)) > 50
     assert int(next(iter(Dataset(many).shuffle(90, initial=2)))["__key__"]) <= 3
@@ -731,7 +736,7 @@ def test_shuffle_of_samples(urls, tmp_path):
 def test_later_methods(urls):
     """What came after the help text is there, too: select, batched, slice; ResizedDataset and ChoppedDataset."""
     data = Dataset(urls).decode().select(lambda sample: "__url__" not in sample and sample["cls"] != 4)
-    assert 4 not in [sample["cls"] for sample in data]
+    assert [6, 7, 8, 3, 6, 8] == [sample["cls"] for sample in data]
     [batch, *_] = Dataset(urls).decode().to_tuple("cls", "txt").batched(3)
     assert [6, 4] == list(batch[0])[:2]
     resized = wds.ResizedDataset(Dataset(urls).to_tuple("__key__"), length=5, nominal=2)
@@ -839,6 +844,9 @@ def test_transforms(urls):
     assert ("4", KEYS[1]) == sample
     with pytest.raises(TypeError, match='which extensions="jpg cls" makes'):
         list(WebDataset(urls, transforms=[str]))
+    assert [] == list(WebDataset(urls, extensions=fields, transforms=failing, handler=ignore_and_continue))
+    with pytest.raises(ArithmeticError):
+        list(WebDataset(urls, extensions=fields, transforms=failing))
     with pytest.raises(TypeError, match="transform 0 must be a function"):
         WebDataset(urls, extensions=fields, transforms=["str"])
 
@@ -870,7 +878,7 @@ def test_verbose(urls, caplog):
     assert len(re.findall(r"opening .*amber-0\.2\.100-shard-00000\d\.tar", caplog.text)) == 6
 
 
-def test_shuffle_of_webdataset(urls):
+def test_shuffle_of_webdataset(urls, tmp_path):
     """1 shuffles the shards, more the samples too, in a buffer of that size; 0 nothing."""
     assert KEYS == keys_of(WebDataset(urls, shuffle=0))
     whole = {tuple(KEYS[:3]), tuple(KEYS[3:6]), tuple(KEYS[6:])}
@@ -879,6 +887,11 @@ def test_shuffle_of_webdataset(urls):
     while keys:
         shard = next(shard for shard in whole if tuple(keys[: len(shard)]) == shard)
         keys = keys[len(shard) :]
+    data = WebDataset(urls, shuffle=1)
+    assert len({tuple(keys_of(data)) for _ in range(6)}) > 1
+    assert ahead(WebDataset(hundred(tmp_path), shuffle=1)) == 0
+    assert ahead(WebDataset(hundred(tmp_path), shuffle=3)) in (1, 2, 3)
+    assert ahead(WebDataset(hundred(tmp_path), shuffle=90)) > 50
     mixed = keys_of(WebDataset(urls, shuffle=100))
     assert sorted(mixed) == KEYS
     assert mixed[:3] not in [list(shard) for shard in whole]
@@ -890,6 +903,10 @@ def test_associate(associate, urls):
     samples = list(WebDataset(urls, associate=associate))
     assert [5] == [sample["more"] for sample in samples if "more" in sample]
     assert 5 == samples[1]["more"]
+    known = {key: {"more": 1} for key in KEYS[1:]}
+    assert KEYS[1:] == keys_of(WebDataset(urls, associate=known.__getitem__, handler=ignore_and_continue))
+    with pytest.raises(KeyError, match="pebble0000"):
+        list(WebDataset(urls, associate=known.__getitem__))
 
 
 def test_extra_meta(urls, monkeypatch):
@@ -988,6 +1005,10 @@ def test_tar_errors():
     with open(path, "rb") as stream:
         samples = tariterator(stream, decoder=False, tar_errors=ignore_and_continue, decode_errors=reraise_exception)
         assert KEYS[:2] == keys_of(samples)
+    twice = tar_bytes([("a.txt", b"1"), ("b.txt", b"2"), ("b.TXT", b"3"), ("c.txt", b"4")])
+    with pytest.raises(ValueError, match="'txt' is there twice"):
+        list(tariterator(io.BytesIO(twice)))
+    assert ["a", "c"] == keys_of(tariterator(io.BytesIO(twice), tar_errors=ignore_and_continue))
 
 
 SORTED = {
@@ -1025,6 +1046,14 @@ def test_check_sorted_finds(keys, said, tmp_path):
     with open(path, "rb") as stream, pytest.warns(UserWarning, match="not sorted") as warned:
         assert keys == keys_of(tariterator(stream, check_sorted=True, tar_errors=warn_and_continue))
     assert len(warned) == 1
+
+
+def test_check_sorted_goes_by_the_naming_rule():
+    """The keys that must be sorted are those of `keys`."""
+    data = tar_bytes([("a.b.txt", b""), ("a.a.txt", b"")])
+    assert ["a"] == keys_of(tariterator(io.BytesIO(data), check_sorted=True))
+    with pytest.raises(ValueError, match=r"'a\.a' at byte 512 comes after 'a\.b' at byte 0"):
+        list(tariterator(io.BytesIO(data), keys=last_dot, check_sorted=True))
 
 
 def test_check_sorted_on_archives_of_other_tools():

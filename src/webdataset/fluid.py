@@ -128,9 +128,9 @@ class FluidInterface:
         """Apply a function to each named field: `filters.map_dict`."""
         return self.compose(filters.map_dict(handler=handler, **kw))
 
-    def associate(self, associator: Callable[[str], Any] | Mapping[str, Any]) -> Self:
+    def associate(self, associator: Callable[[str], Any] | Mapping[str, Any], **kw: Unpack[HandlerOption]) -> Self:
         """Samples with further fields, found by their key: `filters.associate`."""
-        return self.compose(filters.associate(associator))
+        return self.compose(filters.associate(associator, **kw))
 
     def select(self, predicate: Callable[[Any], Any], **kw: Unpack[HandlerOption]) -> Self:
         """Keep the samples for which the predicate is true: `filters.select`."""

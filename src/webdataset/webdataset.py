@@ -60,7 +60,7 @@ class WebDataset(ClassicPipeline):
         prepare_for_worker: True calls `shard_selection` at the beginning of each pass, in the worker; a function is
             called there without arguments instead; False: every worker reads all shards.
         length: what `len()` says; None: it raises TypeError.
-        handler: error policy for reading, grouping, decoding, extracting and transforming.
+        handler: error policy for reading, grouping, decoding, associating, extracting and transforming.
         extra_meta: as the attribute.
 
     Attributes:
@@ -111,7 +111,7 @@ class WebDataset(ClassicPipeline):
         self.extra_meta = extra_meta
         stages: list[Any] = [
             apply_decoder(Bare(decoder) if callable(decoder) else decoder, handler),
-            None if associate is None else filters.associate(associate),
+            None if associate is None else filters.associate(associate, handler=handler),
             None if fields is None else filters.to_tuple(*fields, handler=handler),
             filters.shuffle(shuffle) if shuffle > 1 else None,
             None if not transforms else _transforming(transforms, handler),

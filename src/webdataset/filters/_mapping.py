@@ -185,7 +185,9 @@ def _map_tuple(
 map_tuple = checkedfilter(_map_tuple)
 
 
-def _associate(data: Iterable[Any], associator: Any, **kw: Any) -> Iterator[Any]:
+def _associate(
+    data: Iterable[Any], associator: Any, *, handler: Handler = reraise_exception, **kw: Any
+) -> Iterator[Any]:
     """Add fields that are kept elsewhere: `associator(key)`, or `associator.get(key, {})`, is a dict of them.
 
     Other keyword arguments are ignored; kept for 0.2 callers.
@@ -201,7 +203,7 @@ def _associate(data: Iterable[Any], associator: Any, **kw: Any) -> Iterator[Any]
             raise missing_field(sample, ["__key__"])
         return {**sample, **lookup(sample["__key__"])}
 
-    return apply_each(data, associated, reraise_exception, "associate")
+    return apply_each(data, associated, handler, "associate")
 
 
 associate = checkedfilter(_associate)  # type: ignore[arg-type]  # **kw, see pipelinefilter
