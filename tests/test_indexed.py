@@ -338,3 +338,35 @@ def test_names_of_sidecars() -> None:
     assert energon_name("a.b/c.0.tar") == "a.b/c.0.tar.idx"
     assert dali_name("a.b/c.0.tar") == "a.b/c.idx"
     assert energon_name("https://host/a.tar?x=1") is dali_name("https://host/a.tar?x=1") is None
+
+
+def test_a_folder_of_shards_was_no_file(tmp_path):
+    """A folder stands for the archives in it, as for a stream; where there are none, the error says what there is."""
+    (tmp_path / "cache").mkdir()
+    for number in range(2):
+        (tmp_path / f"{number}.tar").write_bytes(tar_bytes({f"{number}{i}.txt": b"x" for i in range(3)}))
+    keys = [sample["__key__"] for sample in wds.WebDataset(str(tmp_path))]
+    assert (
+        [sample["__key__"] for sample in wds.IndexedDataset(tmp_path)] == keys == ["00", "01", "02", "10", "11", "12"]
+    )
+
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "0.mp").touch()
+    for data in (wds.IndexedDataset, wds.WebDataset):
+        with pytest.raises(EmptyDatasetError, match=r"1 are named \.mp: the pattern for those is FOLDER/\*\.mp$"):
+            data(str(tmp_path / "records"))
+
+
+def test_a_list_of_numbers_was_told_that_it_is_no_integer(tmp_path):
+    """Indices, fields and conditions of a wrong kind are told with what to write."""
+    (tmp_path / "a.tar").write_bytes(tar_bytes({"a.jpg": b"x", "a.cls": b"1"}))
+    ds = wds.IndexedDataset(str(tmp_path / "a.tar"))
+    for numbers in ([0], (0,), np.array([0, 0]), np.array([True, False])):
+        with pytest.raises(TypeError, match=r"by number or key, got .*; several: ds\.subset\(numbers\)"):
+            ds[numbers]
+    with pytest.raises(TypeError, match=r"by number or key, got 0\.0$"):
+        ds[0.0]
+    with pytest.raises(TypeError, match=r"condition must be a function, got 'jpg\.size > 3'"):
+        ds.where("jpg.size > 3")
+    with pytest.raises(TypeError, match=r"write \['jpg', 'cls'\]"):
+        wds.IndexedDataset(str(tmp_path / "a.tar"), fields="jpg cls")

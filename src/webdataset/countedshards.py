@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from .errors import EmptyDatasetError, ShardListError, StaleIndexError, public_url
 from .indexspecs import IndexFile, check_entry, read_index
 from .shardfiles import without_query
+from .shardglobs import is_folder, shards_in_folder
 from .shardpatterns import expand_urls
 from .storage.options import StorageOptions
 
@@ -27,7 +28,8 @@ class CountedShard(NamedTuple):
 def counted_shards(
     source: Any, options: StorageOptions | None = None, allow_pipe: bool | None = None
 ) -> list[CountedShard]:
-    """The shards of a pattern, a path or url of a wids JSON, or a list of urls or of `{"url": ..., "nsamples": ...}`.
+    """The shards of a pattern, a folder, a path or url of a wids JSON, or a list of urls or of
+    `{"url": ..., "nsamples": ...}`.
 
     Raises:
         ShardListError: it is none of these, or the JSON is not as it must be.
@@ -38,7 +40,11 @@ def counted_shards(
         if without_query(path).endswith(".json"):
             found = list(shards_of_index(read_index(path, options), path, options, allow_pipe))
         else:
-            found = [CountedShard(url) for url in expand_urls(path)]
+            if is_folder(path):
+                urls = shards_in_folder(path, options)
+            else:
+                urls = expand_urls(path, allow_pipe=allow_pipe, storage_options=options)
+            found = [CountedShard(url) for url in urls]
     elif isinstance(source, (list, tuple)):
         found = [_shard(item, f"shards[{i}]") for i, item in enumerate(source)]
     else:

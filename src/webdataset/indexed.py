@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import cache, filters
-from ._arguments import explained
+from ._arguments import check_function, explained, shown
 from ._closing import close_source
 from ._types import Alternatives, FieldDecoder, Handler, Sample
 from .cache import FileCache
@@ -47,8 +47,8 @@ class IndexedDataset:
     them. torch's samplers and DataLoader take it as it is.
 
     Args:
-        urls: a pattern, a list of urls, the path or url of a wids JSON, a list of `{"url", "nsamples"}`, or the folder
-            of a data set prepared by Megatron-Energon.
+        urls: a pattern, a list of urls, a folder, the path or url of a wids JSON, a list of `{"url", "nsamples"}`, or
+            the folder of a data set prepared by Megatron-Energon.
         fields: keep only these fields; the bytes of others are not read. The log tells of those that the first shard
             lacks.
         split: of a data set prepared by Megatron-Energon, the part: "train", "val", "test", as its `split.yaml` says;
@@ -86,7 +86,7 @@ class IndexedDataset:
         cache_size: float | None = None,
     ) -> None:
         if isinstance(fields, (str, bytes)):
-            raise TypeError(f"IndexedDataset: fields must be a list of names, got {fields!r}; write ({fields!r},)")
+            raise TypeError(f"IndexedDataset: fields must be a list of names, got {fields!r}; write {fields.split()!r}")
         self.fields = None if fields is None else frozenset(fields)
         self.handler = handler
         self.cache_dir = cache_dir
@@ -238,6 +238,7 @@ class IndexedDataset:
             StaleIndexError: the table is damaged.
             MissingDependencyError: pyarrow is not installed.
         """
+        check_function("IndexedDataset.where", "condition", condition)
         found = self._by_shard(lambda number: chosen(self._open.columns(number), condition), np.bool_)
         return self._picking(np.flatnonzero(found))
 
@@ -320,7 +321,13 @@ class IndexedDataset:
             raise
 
     def _checked(self, index: Any) -> int:
-        i = operator.index(index)
+        try:
+            i = operator.index(index)
+        except TypeError as exn:
+            several = "; several: ds.subset(numbers), ds.fetch(numbers)" if hasattr(index, "__len__") else ""
+            raise TypeError(
+                f"IndexedDataset: a sample is asked for by number or key, got {shown(index)}{several}"
+            ) from exn
         count = len(self)
         if not -count <= i < count:
             raise IndexError(f"sample {i} of a data set that has {count}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 
 from .errors import EmptyDatasetError, ShardListError, public_url
@@ -67,16 +68,25 @@ def shards_in_folder(folder: str, options: StorageOptions | None = None) -> list
     if path is None:
         from .storage import places
 
-        below = [entry.url for entry in places.entries(folder, options)]
-        found = [url for url in below if _ARCHIVE.search(url) and "/" not in url[len(folder) :]]
-        what = "no object here is named" if below else "there is nothing here, and so nothing that is named"
+        every = [entry.url for entry in places.entries(folder, options)]
+        below = [url for url in every if "/" not in url[len(folder) :]]
+        found = [url for url in below if _ARCHIVE.search(url)]
+        what = "no object here is named" if every else "there is nothing here, and so nothing that is named"
     else:
-        found = [os.path.join(path, name) for name in sorted(os.listdir(path)) if _ARCHIVE.search(name)]
+        below = sorted(os.listdir(path))
+        found = [os.path.join(path, name) for name in below if _ARCHIVE.search(name)]
         what = "no file here is named"
     if not found:
-        raise EmptyDatasetError(f"{public_url(folder)}: {what} .tar, .tgz, .tar.gz or the like")
+        raise EmptyDatasetError(f"{public_url(folder)}: {what} .tar, .tgz, .tar.gz or the like{_others(below)}")
     warn_of_gaps(found, folder)
     return found
+
+
+def _others(names: list[str]) -> str:
+    """What most of these are called, and how to ask for them."""
+    endings = Counter(os.path.splitext(name)[1] for name in names)
+    (ending, count), *_ = endings.most_common(1) or [("", 0)]
+    return f"; {count} are named {ending}: the pattern for those is FOLDER/*{ending}" if ending else ""
 
 
 def _files(path: str) -> list[str]:
