@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import webdataset as wds
 from helpers import tar_bytes, write_shards
+from opener_contract import eventually
 from webdataset.crew import Crew, Shared
 from webdataset.errors import DecodingError, EmptyDatasetError, NotFoundError, TarError
 
@@ -382,6 +383,20 @@ def test_threads_do_not_run_ahead_of_the_consumer(tmp_path, options, most):
             settled.wait(0.05)
         assert len(made) <= taken + most
     assert taken == 200
+
+
+def test_a_command_that_said_nothing_outlived_the_loader(tmp_path, urls, caplog):
+    """A command for which a thread waits is ended when the iteration is left, and the thread with it."""
+    pid = tmp_path / "pid"
+    iterator = iter(wds.ThreadedLoader(plain([f"pipe:echo $$ > {pid}; exec sleep 1000", *urls]).map(key_of), 2))
+    next(iterator)
+    assert eventually(lambda: pid.exists() and pid.read_text())
+    number = int(pid.read_text())
+    iterator.close()
+    assert threads() == []
+    assert caplog.text == ""
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)
 
 
 def test_a_busy_thread_is_told(tmp_path, urls, caplog, monkeypatch):

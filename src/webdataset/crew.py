@@ -23,6 +23,7 @@ from typing import Any
 
 from ._closing import close_source, closing_source
 from .order.sizes import bytes_of
+from .storage.pipe import end_waiting
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ Work = Callable[[Iterator[Any]], Iterator[Any]]
 
 GRACE = 5.0
 """Seconds that `close` waits for threads; one that is still busy then ends when it is done with its item."""
+PATIENCE = 1.0
+"""Seconds after which `close` ends the commands for whose output threads still wait."""
 
 
 class Shared:
@@ -294,12 +297,15 @@ class Crew:
         if os.getpid() != self._owner:  # a fork, where these threads are not
             return
         self.stop()
-        deadline = time.monotonic() + GRACE
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - time.monotonic()))
-                if thread.is_alive():
-                    logger.warning("%s is still busy after %g seconds; it ends behind its item", thread.name, GRACE)
+        begin = time.monotonic()
+        others = [thread for thread in self._threads if thread is not threading.current_thread()]
+        for patience in (min(PATIENCE, GRACE), GRACE):
+            for thread in others:
+                thread.join(max(0.0, begin + patience - time.monotonic()))
+            others = [thread for thread in others if thread.is_alive()]
+            end_waiting(thread.ident for thread in others)
+        for thread in others:
+            logger.warning("%s is still busy after %g seconds; it ends behind its item", thread.name, GRACE)
         with self._ready:
             left = self._busy
         if not left:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+from collections.abc import Callable, Iterable
+from threading import get_ident
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from .._arguments import a, check_flag, check_items, check_number, checked
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     import subprocess
 
 SIGPIPE_STATUSES = (141, -13)  # of a shell whose command died of SIGPIPE, and of such a command itself
+
+
+_waiting: dict[int, Pipe] = {}
+"""Which command a thread waits for."""
 
 
 class Pipe(OwnedStream):
@@ -129,7 +135,7 @@ class Pipe(OwnedStream):
             OpenError: the data ended, and the command failed.
         """
         size = -1 if size is None else size
-        data = self.stream.read(size)
+        data: bytes = self._asked(self.stream.read, size)
         if size < 0 or (not data and size):
             self._end_of_data()
         return data
@@ -137,7 +143,8 @@ class Pipe(OwnedStream):
     def read1(self, size: int = -1, /) -> bytes:
         """What is there, at most `size` bytes; b"" at the end."""
         read1: Any = getattr(self.stream, "read1", self.stream.read)  # unbuffered streams have only read
-        data: bytes = read1(PIPE_SIZE if size < 0 else min(size, PIPE_SIZE))  # memory for `size` is taken first
+        size = PIPE_SIZE if size < 0 else min(size, PIPE_SIZE)  # memory for `size` is taken first
+        data: bytes = self._asked(read1, size)
         if not data and size:
             self._end_of_data()
         return data
@@ -145,7 +152,7 @@ class Pipe(OwnedStream):
     def readinto(self, buffer: Any, /) -> int:
         """Fill the buffer; the number of bytes, less than its size only at the end."""
         readinto: Any = self.stream.readinto  # type: ignore[attr-defined]  # every binary stream has it
-        count: int = readinto(buffer)
+        count: int = self._asked(readinto, buffer)
         if not count and len(buffer):
             self._end_of_data()
         return count
@@ -158,7 +165,7 @@ class Pipe(OwnedStream):
 
     def readline(self, size: int | None = -1, /) -> bytes:
         """The next line, with its end; b"" at the end."""
-        line = self.stream.readline(-1 if size is None else size)
+        line: bytes = self._asked(self.stream.readline, -1 if size is None else size)
         if not line and size:
             self._end_of_data()
         return line
@@ -220,6 +227,14 @@ class Pipe(OwnedStream):
             self.status = status
             trace("PIPE", self.command, "ended early")
 
+    def _asked(self, read: Callable[[Any], Any], size: Any) -> Any:
+        thread = get_ident()
+        _waiting[thread] = self
+        try:
+            return read(size)
+        finally:
+            _waiting.pop(thread, None)
+
     def _accepted(self) -> set[int]:
         accepted = set(self.ignore_status)
         early = self.readable() and not self._at_end
@@ -275,6 +290,14 @@ class Pipe(OwnedStream):
     def _error(self, fact: str) -> OpenError:
         shown = "" if self.url is None or self.url.startswith("pipe:") else f"`{self.command}`: "
         return OpenError(f"{shown}{fact}", url=self._place)
+
+
+def end_waiting(threads: Iterable[int | None]) -> None:
+    """End the commands for whose output these threads wait; their streams are then at an end, with an error."""
+    for thread in threads:
+        pipe = None if thread is None else _waiting.get(thread)
+        if pipe is not None and pipe._is_mine():
+            pipe.terminate()
 
 
 def open_read(command: str | list[str], statuses: list[int], url: str, **kw: Any) -> Pipe:
