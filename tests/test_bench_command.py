@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import webdataset as wds
 from helpers import write_shards
 from webdataset import bench
 
@@ -34,6 +35,49 @@ def test_the_command(tmp_path):
     wrong = subprocess.run([*command, str(tmp_path / "absent.tar")], capture_output=True, text=True, check=False)
     assert wrong.returncode == 1
     assert re.match(r"python -m webdataset\.bench: .*absent\.tar: no such file", wrong.stderr.splitlines()[-1])
+
+
+def test_records_were_no_archives(tmp_path, capsys):
+    """Streams of records are measured as `WebDataset` reads them, decoded too."""
+    for number in range(2):
+        with wds.RecordWriter(str(tmp_path / f"{number}.mp")) as sink:
+            sink.write({"__key__": "a", "cls": 1, "txt": "text"})
+    bench.main([str(tmp_path / "{0..1}.mp"), "--decode", "pil"])
+    assert int(re.fullmatch(LINE, capsys.readouterr().out)[1]) == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("webdataset.bench", ["{}"]),
+        ("webdataset.bench", ["{}", "--threads", "2"]),
+        ("wids.wids_index", ["create", "-o", "index.json", "{}"]),
+        ("wids.wids_bench", ["wds", "{}"]),
+    ],
+)
+def test_ctrl_c_showed_a_traceback(tmp_path, module, arguments):
+    """A command that is interrupted while it reads ends with status 130, and says nothing."""
+    url = "pipe:sleep 1; kill -INT $PPID; exec sleep 1000"  # whoever starts it is waiting for it by then
+    command = [sys.executable, "-W", "error", "-m", module, *(text.replace("{}", url) for text in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=100)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "message"),
+    [
+        ("webdataset.bench", ["a.tar", "--decode", "rbg"], "python -m webdataset.bench: Unknown imagespec: 'rbg'"),
+        ("wids.wids_bench", ["wids", "a.json"], "python -m wids.wids_bench: a.json: no such file"),
+        ("wids.wids_bench", ["wds", "a.tar"], "python -m wids.wids_bench: a.tar: no such file"),
+    ],
+)
+def test_a_mistake_showed_a_traceback(tmp_path, module, arguments, message):
+    """What a user can mend is one line, and status 1."""
+    command = [sys.executable, "-W", "error", "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_counter():

@@ -9,11 +9,10 @@ from itertools import islice
 from typing import Any
 
 from . import pipeline
-from .errors import WebDatasetError, printable
-from .filters import decode
+from ._commandline import in_one_line
+from .fluid import WebDataset
 from .multi import MultiLoader
-from .shardlists import SimpleShardList, expand_urls, split_by_worker
-from .tariterators import tarfile_to_samples
+from .shardlists import SimpleShardList, expand_urls
 from .threaded import ThreadedLoader
 
 
@@ -58,18 +57,16 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes of a MultiLoader; 0, the default, means none")
     parser.add_argument("--threads", type=int, default=0, help="threads of a ThreadedLoader, in each process; 0: none")
     options = parser.parse_args(list(args))
-    try:
+    with in_one_line(parser.prog):
         _measure(options)
-    except (WebDatasetError, OSError) as exn:
-        sys.exit(f"{parser.prog}: {printable(str(exn), 1000)}")
 
 
 def _measure(options: Any) -> None:
     urls = [url for pattern in options.dataset for url in expand_urls(pattern)]
-    stages: list[Any] = [SimpleShardList(urls), split_by_worker, tarfile_to_samples()]
+    dataset = WebDataset(urls, shardshuffle=False)
     if options.decode:
-        stages.append(decode(options.decode))
-    data: Any = ThreadedLoader(pipeline.DataPipeline(*stages), options.threads)
+        dataset = dataset.decode(options.decode, partial=True)
+    data: Any = ThreadedLoader(dataset, options.threads)
     if options.workers:
         data = MultiLoader(data, workers=options.workers)
     counter = TotalSize()

@@ -15,7 +15,8 @@ from threading import Lock, get_native_id
 from typing import Any, NoReturn
 
 from ._arguments import check_choice, check_number
-from .errors import ShardListError, WebDatasetError, printable, public_url
+from ._commandline import in_one_line
+from .errors import ShardListError, public_url
 from .gopen import gopen
 from .shardlists import expand_urls
 from .utils import fnmatch_with_braces, glob_with_braces
@@ -276,7 +277,7 @@ def random_downloader(
             downloader.sleep(poll)
 
 
-def main(args: Sequence[str]) -> NoReturn:
+def main(args: Sequence[str]) -> None:
     """The command: `random_downloader` with the arguments of a command line; `--help` explains them."""
     from argparse import SUPPRESS, ArgumentDefaultsHelpFormatter, ArgumentParser, BooleanOptionalAction
 
@@ -303,12 +304,8 @@ def main(args: Sequence[str]) -> NoReturn:
     parser.add_argument("--verbose", action=BooleanOptionalAction, default=False, help="log what comes and goes")
     options = vars(parser.parse_args(list(args)))
     logging.basicConfig(level=logging.INFO if options["verbose"] else logging.WARNING, format="%(message)s")
-    try:
+    with in_one_line(parser.prog):
         random_downloader(**options)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (WebDatasetError, OSError) as exn:
-        sys.exit(f"{parser.prog}: {printable(str(exn), 1000)}")
 
 
 if __name__ == "__main__":

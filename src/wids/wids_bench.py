@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from webdataset.errors import WebDatasetError, printable
+from webdataset._commandline import in_one_line
 
 
 def _by_index(source: str) -> Iterable[Any]:
@@ -43,13 +43,11 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("dataset", help="a wids JSON; for wds also shards")
     parser.add_argument("-n", "--samples", type=int, default=10000, help="so many samples at most")
     given = parser.parse_args(args)
-    try:
+    with in_one_line(parser.prog):
         samples = WAYS[given.way](given.dataset)
         begun = time.perf_counter()
         count = sum(1 for _ in itertools.islice(samples, given.samples))
         seconds = time.perf_counter() - begun
-    except (WebDatasetError, OSError) as exn:
-        sys.exit(f"{parser.prog}: {printable(str(exn), 1000)}")
     sys.stdout.write(f"{count} samples in {seconds:.2f} s: {count / max(seconds, 1e-9):.0f} samples/s\n")
 
 

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from webdataset.errors import ShardListError, WebDatasetError, printable
+from webdataset._commandline import in_one_line
+from webdataset.errors import ShardListError
 from webdataset.shardjson import format_json, shorten_name
 from webdataset.storage.atomic import AtomicFile
 from webdataset.storage.urls import scheme_of
@@ -213,12 +214,11 @@ def main() -> None:
         "info": main_info,
         "sample": main_sample,
     }
-    try:
-        commands[args.command](args)
-    except BrokenPipeError:
-        os._exit(1)  # whoever read what was printed has enough
-    except (WebDatasetError, OSError, IndexError) as exn:
-        sys.exit(f"widsindex {args.command}: {printable(str(exn), 1000)}")
+    with in_one_line(f"widsindex {args.command}"):
+        try:
+            commands[args.command](args)
+        except BrokenPipeError:
+            os._exit(1)  # whoever read what was printed has enough
 
 
 def _parser() -> argparse.ArgumentParser:
