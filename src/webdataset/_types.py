@@ -16,9 +16,6 @@ class HasRun(Protocol):
     def run(self, src: Any, /) -> Iterator[Any]: ...
 
 
-Stage: TypeAlias = Callable[[Iterable[Any]], Iterator[Any]]
-"""A pipeline stage: takes an iterable, gives an iterator."""
-
 AnyStage: TypeAlias = Callable[..., Iterable[Any]] | Iterable[Any] | HasRun | None
 """What a pipeline is made of: a function, a `PipelineStage`, a list of stages, None for nothing; a source in front."""
 

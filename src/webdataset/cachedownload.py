@@ -106,7 +106,6 @@ class Download:
 
     Attributes:
         error: what it failed with.
-        replaced: it was given up, because the object is another one than the one that the partial is of.
         complete: all bytes have been written; only the name may be missing.
         ended: nothing is written any more.
         rest: where the disk is full: bytes that follow those in the file, and the stream of those behind them.
@@ -116,7 +115,6 @@ class Download:
         self.job = job
         self.partial = partial
         self.error: Exception | None = None
-        self.replaced = False
         self.complete = threading.Event()
         self.ended = threading.Event()
         self.rest: tuple[bytes, Any] | None = None
@@ -161,7 +159,6 @@ class Download:
             self._check()
             self.partial.commit(self.job.keep_etag)
         except _Replaced:
-            self.replaced = True
             self._give_up(end="gone")
         except Exception as exn:
             if not self._stopped.is_set():

@@ -7,12 +7,12 @@ before it says. Names that begin with "_" are metadata and pass as they are.
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast
 
 from ._arguments import check_function, check_items, shown
 from .codecs import encoders
+from .codecs.gz import gzipped
 from .errors import EncodingError, MissingDependencyError
 from .tar.template import Memo
 
@@ -88,7 +88,7 @@ def encode_based_on_extension1(data: Any, tname: str, handlers: Mapping[str, Fie
         return _encode_value(data, tname, extension, handlers)
     if tname.startswith("_"):
         return data
-    return gzip.compress(encode_based_on_extension1(data, tname[:-3], handlers), mtime=0)
+    return gzipped(encode_based_on_extension1(data, tname[:-3], handlers))
 
 
 def _encode_value(data: Any, name: str, extension: str, handlers: Mapping[str, FieldEncoder]) -> Any:

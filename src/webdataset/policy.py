@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from copy import copy
@@ -134,8 +135,6 @@ class ErrorPolicy:
         if len(self.skipped) < self.remember:
             self.skipped.append(record)
         if self.log is not None:
-            import time
-
             append_line(self.log, json.dumps({"time": round(time.time(), 3), **record}, default=str) + "\n")
 
     def __getstate__(self) -> dict[str, Any]:

@@ -54,21 +54,16 @@ def open_read(url: str, options: StorageOptions | None = None) -> Any:
     return _do("open_read", url, options) if target is None else parallel.open_read(target, options)
 
 
-def read_range(
+def read_part(
     url: str, start: int, stop: int, options: StorageOptions | None = None, *, etag: str | None = None
-) -> bytes:
-    """Bytes start (inclusive) to stop (exclusive) of the object; fewer where it ends before.
+) -> tuple[bytes, bool]:
+    """Bytes start (inclusive) to stop (exclusive) of the object, fewer where it ends before; whether only they were sent.
+
+    There are servers that send all bytes from the first one on.
 
     Args:
         etag: the version that is wanted; another one is an error. Places without ETags ignore it.
     """
-    return read_part(url, start, stop, options, etag=etag)[0]
-
-
-def read_part(
-    url: str, start: int, stop: int, options: StorageOptions | None = None, *, etag: str | None = None
-) -> tuple[bytes, bool]:
-    """As `read_range`, and whether only those bytes were sent: there are servers that begin with the first one."""
     options = options or storage_options()
     target = _target_of(url, options)
     if target is None:
