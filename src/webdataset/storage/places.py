@@ -57,7 +57,7 @@ def open_read(url: str, options: StorageOptions | None = None) -> Any:
 def read_part(
     url: str, start: int, stop: int, options: StorageOptions | None = None, *, etag: str | None = None
 ) -> tuple[bytes, bool]:
-    """Bytes start (inclusive) to stop (exclusive) of the object, fewer where it ends before; whether only they were sent.
+    """Bytes start (inclusive) to stop (exclusive) of an object, fewer where it ends before; whether only those came.
 
     There are servers that send all bytes from the first one on.
 
