@@ -231,3 +231,11 @@ def test_functions_of_torch_fields(tmp_path):
     for data in (sample["pth"], sample["model.pth"]):
         found = wds.torch_loads(data)
         assert (7, True) == (found["step"], torch.equal(value["weights"], found["weights"]))
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_threaded_loader_in_workers(urls, start):
+    """A ThreadedLoader is an IterableDataset, and runs in workers of a DataLoader."""
+    threaded = wds.ThreadedLoader(wds.WebDataset(urls, shardshuffle=False).map(itemgetter("__key__")), 2)
+    assert isinstance(threaded, IterableDataset)
+    assert sorted(loader(threaded, num_workers=2, multiprocessing_context=start)) == all_keys(urls)
