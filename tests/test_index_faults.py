@@ -24,7 +24,7 @@ import webdataset as wds
 import wids
 from helpers import tar_bytes
 from reading import fused
-from servers import Page, serve
+from servers import Page, Request, serve
 from test_indexed import as_pairs, streamed, write_shards
 from tools import run
 from webdataset import img2dataset, shardfiles, shardindex
@@ -283,3 +283,62 @@ def test_a_server_without_ranges_sends_a_shard_once(tmp_path: Path) -> None:
             assert len(ds) == 60
             assert server.served < 1.5 * len(data)
             assert as_pairs([ds[7]]) == streamed(path)[7:8]
+
+
+@pytest.mark.parametrize("status", [403, 405, 501])
+def test_a_link_that_is_signed_for_get_alone_is_read_in_parts(status: int, tmp_path: Path) -> None:
+    """Where a server refuses to give headers alone, or no length with them, size and version come with a byte."""
+    (path,) = map(Path, write_shards(tmp_path, 60, size=100_000))
+
+    def page(request: Request) -> Page:
+        if request.method == "HEAD" and status != 501:
+            return Page(b"", status=status)
+        return Page(path.read_bytes(), chunked=request.method == "HEAD", headers={"ETag": '"a"'})
+
+    with serve(page) as server:
+        ds = wds.IndexedDataset([server.url("/a.tar?signed=for-get")], cache_dir="")
+        assert as_pairs([ds[7]]) == streamed(path)[7:8]
+        assert server.served < 1.5 * path.stat().st_size
+
+
+def test_a_sample_without_a_field_is_read_by_wids(tmp_path: Path) -> None:
+    """One whose only member has the name of what a sample is told by comes empty, each time it is asked for."""
+    path = tmp_path / "a.tar"
+    path.write_bytes(tar_bytes({"a.txt": b"1", "b.__key__": b"2", "c.txt": b"3"}))
+    ds = wids.ShardListDataset([{"url": str(path), "nsamples": 3}], transformations=[])
+    for _ in range(3):
+        assert [sample["__key__"] for sample in ds] == ["a", "b", "c"]
+
+
+def test_a_message_about_a_key_with_a_line_end_is_one_line(tmp_path: Path) -> None:
+    """What DALI's index cannot say of a name is told with that name escaped."""
+    path = tmp_path / "a.tar"
+    path.write_bytes(tar_bytes({"a\nb.txt": b"1"}))
+    with pytest.raises(StaleIndexError) as caught:
+        shardindex.write_sidecar(path, "dali")
+    assert str(caught.value).isprintable()
+
+
+FULL = """
+import errno, os, sys
+import webdataset as wds
+write = os.write
+
+def full(fd, data):
+    if os.readlink(f"/proc/self/fd/{fd}").endswith(".plain.partial"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return write(fd, data)
+
+os.write = full
+print(len(list(wds.IndexedDataset(sys.argv[1], cache_dir=sys.argv[2]))), os.listdir(sys.argv[2] + "/index"))
+"""
+
+
+def test_a_full_cache_is_no_hindrance_to_a_plain_copy(tmp_path: Path) -> None:
+    """Where the cache has no room for the plain copy of a compressed shard, a temporary file has."""
+    (source,) = map(Path, write_shards(tmp_path, 30))
+    path = tmp_path / "b.tar.xz"
+    path.write_bytes(lzma.compress(source.read_bytes()))
+    told = run([sys.executable, "-W", "ignore", "-c", FULL, str(path), str(tmp_path / "cache")]).decode()
+    assert told.startswith("30 [")
+    assert ".plain" not in told

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import StaleIndexError
+from .errors import StaleIndexError, printable
 from .sampleindex import Integers, Members, SampleIndex
 from .samples import key_of
 from .shardbytes import Version
@@ -110,7 +110,9 @@ def format_dali(index: SampleIndex) -> bytes:
         words = []
         for field, start, size, wrapped in members.rows(i):
             if wrapped or any(mark.isspace() for mark in key + field):
-                raise StaleIndexError(f"{key}.{field}: DALI knows no sparse members and no spaces in names")
+                raise StaleIndexError(
+                    f"{printable(f'{key}.{field}')}: DALI knows no sparse members and no spaces in names"
+                )
             words.append(f"{field} {start} {size} {key}.{field}")
         lines.append(" ".join(words))
     return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")

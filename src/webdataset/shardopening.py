@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 COPY = ".copy"
 """What the names of notes end in that tell the state of a plain copy."""
 PIECE = 1 << 20
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 PAUSE = 0.05
 """Seconds between two looks at a copy that another process makes."""
 PATIENCE = 60.0
@@ -211,8 +212,10 @@ def _plain_copy(shard: ShardBytes, kind: str, options: StorageOptions, folder: s
                     shutil.copyfileobj(file, out)
             finally:
                 whole.abort()
-    except BaseException:
+    except BaseException as exn:
         out.abort() if isinstance(out, AtomicFile) else out.close()
+        if isinstance(exn, OpenError) and exn.errno in NO_ROOM and folder is not None and isinstance(out, AtomicFile):
+            return _plain_copy(shard, kind, options, None)
         raise
     copy = LocalShard(shard.url, out, shard.version)
     copy.fault = fault

@@ -126,16 +126,16 @@ def _reader(
 
 
 def table_of(members: Members) -> Table | None:
-    """The table of all samples of a shard; None where it would be too wide, or a sample is too large for it."""
+    """The table of all samples of a shard; None where it is too wide, or a sample is too large for it, or empty."""
     first, starts, ends = members.first, members.starts, members.starts + members.sizes
     counts, lengths = np.diff(first), np.diff(members.key_ends, prepend=0)
     most, longest = int(counts.max(initial=0)), int(lengths.max(initial=0))
     kind = [("places", "u4", (2 * most,)), ("start", "i8"), ("size", "u4"), ("order", "u4"), ("key_length", "u4")]
     rows = np.zeros(len(counts), [*kind, ("key", f"S{max(longest, 1)}")])
-    some = counts > 0
-    begins, sizes = np.zeros((2, len(counts)), np.int64)
-    begins[some] = starts[first[:-1][some]]
-    sizes[some] = ends[first[1:][some] - 1] - begins[some]
+    if not counts.all():
+        return None
+    begins = starts[first[:-1]]
+    sizes = ends[first[1:] - 1] - begins
     if members.wrapped or rows.itemsize > WIDE or sizes.max(initial=0) >= LARGE:
         return None
     rows["start"], rows["size"], rows["key_length"] = begins, sizes, lengths
