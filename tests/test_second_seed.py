@@ -594,6 +594,25 @@ def test_raw_iter(urls):
     assert len({tuple(data.raw_iter()) for _ in range(6)}) > 1
 
 
+def test_tardata_and_group_by_keys():
+    """Which names `skip_meta` leaves out; handlers decide about damage and about a field that is there twice."""
+    data = tar_bytes([("__meta__/a.txt", b""), ("b.txt", b""), ("b.cls", b"")])
+
+    def names(data, **options):
+        return [name for name, _ in dataset.tardata(io.BytesIO(data), **options)]
+
+    assert ["b.txt", "b.cls"] == names(data)
+    assert ["__meta__/a.txt", "b.txt", "b.cls"] == names(data, skip_meta=None)
+    assert ["__meta__/a.txt", "b.cls"] == names(data, skip_meta=r".*b\.txt")
+    with pytest.raises(tarfile.ReadError):
+        names(data[:1200])
+    assert ["b.txt"] == names(data[:1200], handler=ignore_and_continue)
+    pairs = [("a.x", b""), ("b.x", b""), ("b.x", b""), ("c.x", b"")]
+    with pytest.raises(ValueError, match="'x' is there twice"):
+        list(dataset.group_by_keys()(pairs))
+    assert ["a", "c"] == keys_of(dataset.group_by_keys(handler=ignore_and_continue)(pairs))
+
+
 def test_stages_change_the_data_set(urls):
     """Every method gives the very object, so that its result may be dropped."""
     data = Dataset(urls)

@@ -213,12 +213,12 @@ def test_gopen_reads_and_writes(urls, tmp_path):
         if not url.startswith("pipenoerr"):
             with reader(url) as stream:
                 assert data == stream.read()
-    for url in (str(tmp_path / "a"), f"pipe:cat > '{tmp_path}/b'"):
+    for url in (str(tmp_path / "a"), f"pipe:cat > '{tmp_path}/b'", f"pipenoerr:cat > '{tmp_path}/c'; exit 3"):
         with gopen(url, "wb") as stream:
             stream.write(data)
-    assert data == (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert data == (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
     with pytest.raises(FileNotFoundError):
-        gopen(str(tmp_path / "c"))
+        gopen(str(tmp_path / "d"))
 
 
 def test_scheme_to_command(urls, monkeypatch):
