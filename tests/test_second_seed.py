@@ -530,6 +530,17 @@ def test_what_a_program_sets_later_counts(urls):
         assert KEYS[3:6] == keys_of(data)
 
 
+def test_a_subclass_may_use_such_names_before(urls):
+    """What it sets before it calls `__init__` does no harm, as it never did."""
+
+    class Mine(Dataset):
+        def __init__(self, urls, epochs):
+            self.urls, self.epochs, self.subset, self.handler = urls, epochs, 5, None
+            super().__init__(urls)
+
+    assert KEYS == keys_of(Mine(urls, 9))
+
+
 class Renamed(Dataset):
     """Members of the shards under other names."""
 
@@ -722,6 +733,7 @@ def pairs_of_keys(samples):
 def test_pipe(urls):
     """`pipe` takes a function from an iterator over classic samples to another one."""
     assert list(itertools.pairwise(KEYS)) == list(Dataset(urls).pipe(stage=pairs_of_keys))
+    assert list(itertools.pairwise(KEYS)) == list(Dataset(urls).add_stage(pairs_of_keys))
     assert [{"__key__", *FIELDS}] * 8 == [{*sample} for sample in Dataset(urls).pipe(iter)]
     keep = [{"__url__": "mine"}]
     assert keep == list(Dataset(urls).pipe(lambda samples: iter(keep)))

@@ -55,7 +55,12 @@ def without_place(data: Iterable[Any]) -> Iterator[Any]:
 
 def _of_shards(name: str) -> Any:
     """An attribute that is one of the shards: what a program sets counts from the next pass on."""
-    return property(lambda self: getattr(self._shards, name), lambda self, value: setattr(self._shards, name, value))
+
+    def change(self: Any, value: Any) -> None:
+        if "_shards" in self.__dict__:  # else a subclass has such a name of its own, until our __init__ sets it
+            setattr(self._shards, name, value)
+
+    return property(lambda self: getattr(self._shards, name), change)
 
 
 class ClassicPipeline(DataPipeline):

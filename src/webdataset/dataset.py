@@ -114,6 +114,8 @@ class Dataset(ClassicPipeline, FluidInterface):
         """Add a stage, a function from an iterator over samples to another iterator."""
         return self.compose(stage)
 
+    add_stage = pipe  # the name in 0.1.13
+
     def shuffle(self, size: int, **kw: Any) -> Self:
         """Shuffle in a buffer of `size` samples, and shuffle the shards; 0: neither."""
         check_number("shuffle", "bufsize", size, "samples")
