@@ -202,7 +202,7 @@ def test_tensors_come_back(protocol: int) -> None:
     assert decoders["pickle"](data)._metadata == state._metadata
 
 
-def test_pickles_without_arrays_take_no_torch() -> None:
+def test_pickles_of_arrays_take_no_torch() -> None:
     """Decoding a pickle of arrays does not import torch."""
     program = (
         "import pickle, sys, numpy; from webdataset.codecs import decoders;"

@@ -110,12 +110,12 @@ def _decompressed(shard: ShardBytes, kind: str, options: StorageOptions, cache_d
         frames = find_frames(shard, kind, cache_dir, options)
     except CompressionError as exn:
         logger.debug("%s", exn)
-        return _closing(shard, _plain_copy(shard, kind, options, cache_dir))
+        return _closing(shard, _plain_copy(shard, kind, cache_dir))
     points = open_points(shard, cache_dir) if frames is None and kind == "gzip" and not shard.is_remote else None
     in_parts = points if frames is None else FramedShard(shard, frames)
     if in_parts is not None:
-        return _InParts(in_parts, lambda: _plain_copy(shard, kind, options, cache_dir))
-    return _closing(shard, _plain_copy(shard, kind, options, cache_dir))
+        return _InParts(in_parts, lambda: _plain_copy(shard, kind, cache_dir))
+    return _closing(shard, _plain_copy(shard, kind, cache_dir))
 
 
 def _closing(shard: ShardBytes, copy: ShardBytes) -> ShardBytes:
@@ -176,7 +176,7 @@ def _noted_state(fd: int) -> bytes:
     return b"%d %d" % state_of(fd)
 
 
-def _plain_copy(shard: ShardBytes, kind: str, options: StorageOptions, folder: str | None) -> LocalShard:
+def _plain_copy(shard: ShardBytes, kind: str, folder: str | None) -> LocalShard:
     """The decompressed shard as a file in the cache, which another process may make, else one without a name."""
     out: Any = None
     name = None if folder is None or not is_known(shard) else _name_of_copy(shard, folder)
@@ -215,7 +215,7 @@ def _plain_copy(shard: ShardBytes, kind: str, options: StorageOptions, folder: s
     except BaseException as exn:
         out.abort() if isinstance(out, AtomicFile) else out.close()
         if isinstance(exn, OpenError) and exn.errno in NO_ROOM and folder is not None and isinstance(out, AtomicFile):
-            return _plain_copy(shard, kind, options, None)
+            return _plain_copy(shard, kind, None)
         raise
     copy = LocalShard(shard.url, out, shard.version)
     copy.fault = fault

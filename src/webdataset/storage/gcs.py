@@ -149,7 +149,7 @@ class _Access:
         """Get another token although this one has not run out; whether that worked."""
         with self._lock:
             old = self._credentials.token
-            self._try(url, lambda ask: self._credentials.refresh(ask))
+            self._try(url, self._credentials.refresh)
             return bool(self._credentials.token != old)
 
     def _try(self, url: str, task: Any) -> None:
