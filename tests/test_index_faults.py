@@ -211,7 +211,8 @@ def test_a_field_that_is_nowhere_is_told(sidecar: bool, tmp_path: Path, caplog: 
             sink.write({"__key__": "a", "cls": 1, "txt": "x"})
     ds = wds.IndexedDataset(paths, fields=(".cls", "txt"), cache_dir="")
     assert [sorted(sample) for sample in ds] == [["__key__", "__url__", "txt"]] * 2
-    assert [record.message for record in caplog.records] == [f"{paths[0]}: no field '.cls' here, only cls, txt"]
+    (record,) = caplog.records  # of whichever shard was read first
+    assert record.message in [f"{path}: no field '.cls' here, only cls, txt" for path in paths]
 
 
 FORK = """
