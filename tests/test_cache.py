@@ -439,6 +439,8 @@ def test_a_missing_folder(tmp_path, monkeypatch):
     missing = str(tmp_path / "missing")
     with pytest.raises(ValueError, match=f"^cache directory {missing} does not exist; make it first"):
         wds.WebDataset("a.tar", cache_dir=missing)
+    with pytest.raises(ValueError, match="is no folder; make it first"):
+        wds.WebDataset("a.tar", cache_dir=__file__)
     monkeypatch.setenv("WDS_CACHE", missing)
     with pytest.raises(ValueError, match=f"^cache directory {missing} does not exist; make it first"):
         wds.WebDataset("a.tar")

@@ -443,6 +443,8 @@ def test_a_function_of_a_sample_in_compose_is_told_where_it_goes(tmp_path):
     [
         (["a-{0..1}.tar"], "; the items of a list are names, not patterns"),
         (["a*.tar"], "; the items of a list are names, not patterns"),
+        ("a-{0.1}.tar", r"; braces hold a range, \{000\.\.999\}, or a list, \{a,b\}$"),
+        (["a{.tar"], "; braces hold a range"),
         ("a?.tar", '; of the special characters of patterns only braces and "\\*" are special$'),
         ("a[01].tar", "; of the special characters"),
         ("a.tar", r"no such file \(relative to [^;]*\)$"),

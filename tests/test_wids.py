@@ -22,6 +22,7 @@ from helpers import foreign_data, tar_bytes, write_shards
 from servers import serve
 from webdataset.errors import (
     DecodingError,
+    MissingFieldError,
     NotFoundError,
     SecurityError,
     ShardListError,
@@ -232,6 +233,23 @@ def test_a_field_that_cannot_be_decoded(tmp_path):
         dataset[0]
     with pytest.raises(SecurityError, match="not among the safe types"):
         dataset[1]
+
+
+def test_an_error_of_a_function_did_not_say_which_sample(dataset):
+    """Exceptions of functions and methods tell shard and key; a wrong keyword is told with what was meant."""
+
+    def wrong(sample):
+        return sample[".none"]
+
+    with pytest.raises(KeyError) as caught:
+        dataset.with_transform(wrong)[3]
+    shard, key = dataset.get_shard(3)[2]["url"], dataset[3]["__key__"]
+    assert caught.value.__notes__ == [f"in transformations, sample {shard}!{key}"]
+    with pytest.raises(MissingFieldError) as missing:
+        dataset.to_tuple("none")[3]
+    assert (missing.value.url, missing.value.key) == (shard, key)
+    with pytest.raises(TypeError, match=r"unknown argument 'transformation' \(did you mean 'transformations'\?\)"):
+        wids.ShardListDataset([], transformation="numpy")
 
 
 def test_images_that_are_programs(tmp_path):

@@ -294,9 +294,8 @@ def shard_opener(
         return StreamingOpen(verbose=verbose, handler=handler, storage_options=storage_options)
     folder = os.path.expanduser(folder)
     if not os.path.isdir(folder):
-        raise ValueError(
-            f"cache directory {folder} does not exist; make it first, or name another (cache_dir, WDS_CACHE)"
-        )
+        what = "is no folder" if os.path.exists(folder) else "does not exist"
+        raise ValueError(f"cache directory {folder} {what}; make it first, or name another (cache_dir, WDS_CACHE)")
     return FileCache(
         folder,
         url_to_name=url_to_name or pipe_cleaner,

@@ -11,6 +11,7 @@ stops early. A sample in which a fault was seen is never delivered, whatever the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -344,11 +345,16 @@ def locate_shard(exn: Exception, url: str, stage: str = "open") -> Exception:
     A pattern that nobody expanded is told so.
     """
     if isinstance(exn, NotFoundError) and "; " not in exn.message:
-        if "{" in url or "*" in url:
+        if "{" in url and not re.search(r"\{.*(\.\.|,).*\}", url):
+            exn.message += "; braces hold a range, {000..999}, or a list, {a,b}"
+        elif "{" in url or "*" in url:
             exn.message += "; the items of a list are names, not patterns: expand_urls(pattern) gives the names"
         elif "?" in url or "[" in url:
             exn.message += '; of the special characters of patterns only braces and "*" are special'
     if isinstance(exn, TarError) and exn.message.startswith("not a tar") and record_kind(url) is not None:
-        exn.message += "; msgpack_to_samples and cbors_to_samples read streams of records"
+        exn.message += (
+            "; WebDataset reads streams of records, without select_files and rename_files, and in a pipeline"
+            " msgpack_to_samples and cbors_to_samples do"
+        )
     add_place(exn, url=url, **({"stage": stage} if isinstance(exn, DataError) else {}))
     return exn

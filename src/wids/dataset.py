@@ -21,7 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from webdataset._arguments import explained
 from webdataset.errors import ShardListError, public_url
+from webdataset.places import add_place
 from webdataset.shardfiles import without_query
 from webdataset.shardindex import index_folder
 from webdataset.storage.options import StorageOptions
@@ -82,6 +84,7 @@ class ShardListDataset(FluidMethods, Dataset):  # type: ignore[misc]  # mypy doe
         IndexError: the list is empty.
     """
 
+    @explained("ShardListDataset")
     def __init__(
         self,
         shards: Any,
@@ -187,8 +190,13 @@ class ShardListDataset(FluidMethods, Dataset):  # type: ignore[misc]  # mypy doe
         sample["__shard__"] = desc["url"]
         sample["__shardindex__"] = inner
         if done < len(todo):
-            for transform in todo[done:]:
-                sample = transform(sample)
+            key = sample["__key__"]
+            try:
+                for transform in todo[done:]:
+                    sample = transform(sample)
+            except Exception as exn:
+                add_place(exn, key=key, url=public_url(desc["url"]), stage="transformations")
+                raise
         return sample
 
     def _raw(self, desc: dict[str, Any], inner: int) -> Sample:
