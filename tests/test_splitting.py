@@ -154,6 +154,37 @@ def test_drawing_spun_for_ever_where_nothing_passed(tmp_path, options):
         next(iter(wds.WebDataset(urls, resampled=True, **options)))
 
 
+DROPS_ALL = {
+    "select": lambda dataset: dataset.select(lambda sample: False),
+    "shuffle": lambda dataset: dataset.shuffle(20).decode().map(lambda sample: None),
+    "detshuffle": lambda dataset: dataset.compose(wds.detshuffle(20)).select(lambda sample: False),
+    "handler": lambda dataset: dataset.to_tuple("jpg", handler=wds.ignore_and_continue).batched(2),
+}
+
+
+@pytest.mark.parametrize("threads", [None, 0, 2])
+@pytest.mark.parametrize("drop", DROPS_ALL.values(), ids=DROPS_ALL)
+def test_drawing_spun_for_ever_where_a_later_stage_dropped_all(tmp_path, drop, threads):
+    """Stages that drop every sample of shards that are drawn without end are an error, in threads too."""
+    dataset = drop(wds.WebDataset(write_shards(tmp_path, shards=7, samples=3), resampled=True))
+    if threads is not None:
+        dataset = wds.ThreadedLoader(dataset, threads, ahead=10)
+    with pytest.raises(EmptyDatasetError, match=r"shards in a row, 7 different, gave no sample.*select, map"):
+        next(iter(dataset))
+
+
+@pytest.mark.parametrize("threads", [None, 4])
+def test_samples_that_wait_raise_no_false_alarm(tmp_path, threads):
+    """One sample in all, many in a shuffle buffer or waiting for the loop, and one that passes of 40 shards."""
+    (one,) = write_shards(tmp_path, shards=1, samples=1)
+    dataset = wds.WebDataset(one, resampled=True).map(dict).shuffle(300, initial=300).select(lambda sample: True)
+    urls = write_shards(tmp_path, shards=40, samples=1)
+    rare = wds.WebDataset(urls, resampled=True).shuffle(50).select(lambda sample: sample["__key__"] == "000007")
+    for data, number in ((dataset, 500), (rare, 5)):
+        loader = data if threads is None else wds.ThreadedLoader(data, threads)
+        assert len(keys(loader.slice(number))) == number
+
+
 def test_drawing_nothing_in_other_pipelines_ends_too(tmp_path):
     """Pipelines made by hand, drawing after the list, behind a shuffle, from a folder that others fill."""
     urls = write_shards(tmp_path, shards=2, samples=3)

@@ -17,10 +17,12 @@ class Barren:
 
     Args:
         least: so many must have given nothing, however few different ones they are.
+        spare: of so many, what they gave may still be on its way.
     """
 
-    def __init__(self, least: int) -> None:
+    def __init__(self, least: int, spare: float = 0) -> None:
         self.least = least
+        self.spare = spare
         self._tries: Counter[str] = Counter()
         self._count = 0
 
@@ -28,7 +30,7 @@ class Barren:
         """Note one more that gave nothing; whether they are always the same."""
         self._tries[url] += 1
         self._count += 1
-        return self._count >= max(self.least, TIMES * len(self._tries))
+        return self._count - self.spare >= max(self.least, TIMES * len(self._tries))
 
     def clear(self) -> None:
         """Something came."""

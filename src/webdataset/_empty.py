@@ -63,11 +63,11 @@ class Drought:
     """One pass over shards that are drawn without end: EmptyDatasetError when nothing comes of them.
 
     `watched` goes around the shards where they are read, `noted` around the samples that come of them;
-    what lies between keeps no samples back.
+    what lies between keeps back no more than `spare` samples.
     """
 
-    def __init__(self) -> None:
-        self._barren = Barren(PATIENCE)
+    def __init__(self, spare: float = 0) -> None:
+        self._barren = Barren(PATIENCE, spare)
         self._fed = False
 
     def watched(self, shards: Iterable[Any]) -> Iterator[Any]:
@@ -82,7 +82,7 @@ class Drought:
                 elif self._barren.add(url):
                     raise EmptyDatasetError(
                         f"{public_url(url)}: {self._barren} gave no sample: are the members named key.field, or do"
-                        " select_files, require or the handler leave out all that there is?"
+                        " select_files, require, select, map or the handler leave out all that there is?"
                     )
 
     def noted(self, samples: Iterable[Any]) -> Iterator[Any]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from . import filters
 from ._empty import CheckEmpty
 from ._stage import FilterFunction
 from .cborsiterators import cbors2_samples, cbors_samples
-from .filters import require_fields
 from .msgpackiterators import msgpack_samples
 from .policy import StageHandler
 from .recordstreams import READERS
@@ -23,6 +23,26 @@ READING = (
     *(cbors_samples, cbors2_samples, msgpack_samples),
 )
 """Stages that make many items of one."""
+
+EACH = (
+    filters._associate,
+    filters._decode,
+    filters._extract_keys,
+    filters._map,
+    filters._map_dict,
+    filters._map_tuple,
+    filters._rename,
+    filters._rename_keys,
+    filters._select,
+    filters._to_tuple,
+    filters._xdecode,
+)
+"""Functions of stages that make at most one thing of each sample, by itself."""
+
+
+def is_each(stage: Any) -> bool:
+    """Whether a stage makes at most one thing of each sample, by itself."""
+    return type(stage) is FilterFunction and any(stage.f is one for one in EACH)
 
 
 def linked(invoke: Callable[..., Any], stage: Any, handlers: list[StageHandler], *data: Any) -> Any:
@@ -37,19 +57,25 @@ def linked(invoke: Callable[..., Any], stage: Any, handlers: list[StageHandler],
     return result
 
 
-def endless_reading(stages: list[Any]) -> tuple[int, int]:
-    """The first and the last stage between shards that come without end and their samples; (-1, -1): there is none."""
-    endless, begin, end = False, -1, -1
+def endless_reading(stages: list[Any]) -> tuple[int, int, float]:
+    """The first and the last stage between shards that come without end and their samples; (-1, -1, 0): there is none.
+
+    The last is the last one of which is known how many samples it keeps back at most; their sum is the third.
+    """
+    endless, begin, end, spare = False, -1, -1, 0.0
     for i, stage in enumerate(stages):
         f = getattr(stage, "f", stage)
-        if i and any(f is one for one in READING):
-            begin, end = (i if begin < 0 else begin), i
-        elif begin >= 0 and (isinstance(stage, CheckEmpty) or f is require_fields.f):
-            end = i
-        elif begin >= 0:
-            break
+        reads = i > 0 and (any(f is one for one in READING) or bool(getattr(stage, "reading", None)))
+        plain = reads or is_each(stage) or isinstance(stage, CheckEmpty) or f is filters._require_fields
+        keeps: float | None = getattr(stage, "kept_back", 0 if plain else None)
+        if reads and begin < 0:
+            begin = i
+        if begin >= 0:
+            if keeps is None:
+                break
+            end, spare = i, spare + keeps
         endless = endless or getattr(stage, "endless", False) is True
-    return (begin, end) if endless else (-1, -1)
+    return (begin, end, spare) if endless else (-1, -1, 0)
 
 
 def fuse_stages(stages: list[Any]) -> list[Any]:

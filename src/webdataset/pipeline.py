@@ -142,8 +142,8 @@ class DataPipeline(TorchIterable, PipelineStage):
         passes = PassPolicies()
         data: Any = None
         stages = fuse_stages(self.pipeline)
-        begin, end = endless_reading(stages)
-        drought = Drought()
+        begin, end, spare = endless_reading(stages)
+        drought = Drought(spare)
         for i, stage in enumerate(stages):
             if i == begin:
                 data = drought.watched(data)

@@ -21,31 +21,16 @@ from weakref import WeakSet
 from . import filters
 from ._arguments import check_count, check_flag, check_number, explained, shown
 from ._closing import closing_source
-from ._empty import CheckEmpty, Drought
-from ._stage import FilterFunction, PipelineStage
+from ._empty import CheckEmpty
+from ._stage import PipelineStage
 from .cache import cached_tarfile_samples
 from .cborsiterators import cbors2_samples, cbors_samples
 from .crew import Crew, Shared
 from .fluid import FluidInterface
-from .linking import READING, fuse_stages, linked
+from .linking import EACH, READING, fuse_stages, is_each, linked
 from .msgpackiterators import msgpack_samples
 from .pipeline import DataPipeline
 from .tariterators import tarfile_samples, url_opener
-
-EACH = (
-    filters._associate,
-    filters._decode,
-    filters._extract_keys,
-    filters._map,
-    filters._map_dict,
-    filters._map_tuple,
-    filters._rename,
-    filters._rename_keys,
-    filters._select,
-    filters._to_tuple,
-    filters._xdecode,
-)
-"""Functions of stages that make at most one thing of each sample, by itself."""
 
 FROM_URLS = (url_opener, tarfile_samples, cached_tarfile_samples, cbors_samples, cbors2_samples, msgpack_samples)
 """Stages with which reading begins; before others that read stands an opener."""
@@ -63,17 +48,19 @@ class InThreads(PipelineStage):
         each: stages for single samples.
     """
 
-    def __init__(
-        self, reading: list[Any], check: list[CheckEmpty], each: list[Any], endless: bool, options: dict[str, Any]
-    ) -> None:
-        """`endless`: shards are drawn without end; `options` are those of a Crew."""
+    def __init__(self, reading: list[Any], check: list[CheckEmpty], each: list[Any], options: dict[str, Any]) -> None:
+        """`options` are those of a Crew."""
         self.reading = reading
         self.check = check
         self.each = each
-        self._endless = endless
         self._options = options
         self._handlers: list[list[Any]] = [[] for _ in (*reading, *each)]
         self._running: WeakSet[Crew] = WeakSet()
+
+    @property
+    def kept_back(self) -> int:
+        """Samples that may have been drawn, or be drawn at the moment, and not yet asked for."""
+        return int(self._options["ahead"] + 2 * self._options["num_threads"])
 
     @property
     def inner_stages(self) -> list[Any]:
@@ -109,11 +96,10 @@ class InThreads(PipelineStage):
 
     def _samples(self, feed: Shared, seen: list[bool]) -> Iterator[Any]:
         """The samples of the shards that one thread draws."""
-        drought = Drought()
-        data: Any = drought.watched(feed) if self._endless else feed
+        data: Any = feed
         for stage, handlers in zip(self.reading, self._handlers, strict=False):
             data = linked(_run, stage, handlers, data)
-        data = drought.noted(data) if self._endless else iter(data)
+        data = iter(data)
         with closing_source(data):
             for sample in data:
                 seen.append(True)
@@ -213,10 +199,9 @@ def divided(stages: list[Any], options: dict[str, Any]) -> list[Any]:
         reading = stages[begin:end] if i == begin else []
         check = [stage for stage in stages[end : end + 1] if reading and isinstance(stage, CheckEmpty)]
         behind = i + len(reading) + len(check)
-        each = list(takewhile(_is_each, stages[behind:])) if i else []
+        each = list(takewhile(is_each, stages[behind:])) if i else []
         if reading or each:
-            endless = any(getattr(stage, "endless", False) is True for stage in result)
-            result.append(InThreads(reading, check, each, endless, options))
+            result.append(InThreads(reading, check, each, options))
             i = behind + len(each)
         else:
             result.append(stages[i])
@@ -236,10 +221,6 @@ def _reading(stages: list[Any]) -> tuple[int, int]:
 
 def _f(stage: Any) -> Any:
     return getattr(stage, "f", stage)
-
-
-def _is_each(stage: Any) -> bool:
-    return type(stage) is FilterFunction and any(stage.f is one for one in EACH)
 
 
 def _run(stage: Any, data: Any) -> Iterator[Any]:

@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from inspect import signature
 from itertools import islice
 from numbers import Real
 from random import Random
@@ -96,8 +97,19 @@ def _warn_of_images(sample: Any, bufsize: float) -> None:
         )
 
 
+def _kept_back(bufsize: float, initial: float) -> float:
+    return 2 * min(bufsize, initial) + 2
+
+
 class ShuffleStage(SeededStage):
     """A `shuffle` with its arguments."""
+
+    @property
+    def kept_back(self) -> float:
+        """Samples that may go in before one comes out."""
+        bound = signature(_shuffle).bind((), *self.args, **self.kw)
+        bound.apply_defaults()
+        return _kept_back(bound.arguments["bufsize"], bound.arguments["initial"])
 
 
 shuffle = checkedfilter(_shuffle, ShuffleStage)
@@ -132,6 +144,11 @@ class detshuffle(EpochAttribute, PipelineStage):  # noqa: N801 -- the published 
         """One pass, the next epoch."""
         rng = epoch_random(self.seed + self._next_epoch())
         return _shuffle(src, self.bufsize, self.initial, rng, max_bytes=self.max_bytes)
+
+    @property
+    def kept_back(self) -> float:
+        """Samples that may go in before one comes out."""
+        return _kept_back(self.bufsize, self.initial)
 
     def __repr__(self) -> str:
         return f"<detshuffle {self.bufsize} initial={self.initial} seed={self.seed} epoch={self.epoch}>"
