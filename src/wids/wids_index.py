@@ -233,7 +233,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    create = commands.add_parser("create", help="make an index of shards")
+
+    def command(name: str, what: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=what, description=f"{what.capitalize()}.")
+
+    create = command("create", "make an index of shards")
     create.add_argument(
         "files", nargs="+", help="shards: paths, urls, patterns with braces or stars; - reads names from stdin"
     )
@@ -241,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--name", "-n", default="", help="name of the data set (default: from the first shard)")
     create.add_argument("--info", "-i", help="file with a description of the data set")
     create.add_argument("--base", "-b", help="what relative urls are below")
-    update = commands.add_parser("update", help="change an index")
+    update = command("update", "change an index")
     update.add_argument("filename", help="the index")
     update.add_argument("-n", "--name", help="set the name of the data set")
     keep = update.add_mutually_exclusive_group()
@@ -252,10 +256,10 @@ def _parser() -> argparse.ArgumentParser:
     update.add_argument("-d", "--dir", help="set the folder of all urls")
     update.add_argument("-b", "--base", help="set what relative urls are below")
     update.add_argument("-B", "--rebase", action="store_true", help="make the folder that all shards share the base")
-    info = commands.add_parser("info", help="show what indexes list")
+    info = command("info", "show what indexes list")
     info.add_argument("filenames", nargs="*", help="the indexes")
     info.add_argument("-t", "--table", action="store_true", help="a line for each, with tabs")
-    sample = commands.add_parser("sample", help="show one sample")
+    sample = command("sample", "show one sample")
     sample.add_argument("filename", help="the index")
     sample.add_argument("index", type=int, help="number of the sample")
     sample.add_argument("-p", "--python", action="store_true", help="show decoded values, as without it")
