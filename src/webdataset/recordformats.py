@@ -1,9 +1,9 @@
 """Bytes of records, one behind the other <-> the records: MsgPack and CBOR, by the packages that know them.
 
-A format makes a window: memory to read into, and a function that opens so many bytes at its front. That gives two
-functions: one decodes the next record, one tells where it ended. The first raises one of `ends` where the window has
-not got all of a record. It must not take memory that the data only claims, and must not crash on data that is nested
-deeply. The memory is used again: fresh memory costs more than decoding.
+A format makes a window: memory to read into, and a function that opens the bytes from one place to another. That gives
+two functions: one decodes the next record, one tells where it ended, counted from a place that is given too. The first
+raises one of `ends` where the window has not got all of a record. It must not take memory that the data only claims,
+and must not crash on data that is nested deeply. The memory is used again: fresh memory costs more than decoding.
 
 Records of the time before MsgPack told texts from bytes are read too: where something is no UTF-8, it is bytes.
 """
@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 from ._optional import require
 from .codecs.basic import cbor_module
+from .plainrecords import CBOR_HEADS, MSGPACK_HEADS, Heads
 
-Opened = tuple[Callable[[], Any], Callable[[], int]]
-Window = tuple[memoryview, Callable[[int], Opened]]
+Opened = tuple[Callable[[], Any], Callable[[], int], int]
+Window = tuple[memoryview, Callable[[int, int], Opened]]
 
 
 class RecordFormat(NamedTuple):
@@ -30,6 +31,7 @@ class RecordFormat(NamedTuple):
         window: a window of so many bytes.
         ends: the exceptions that say that the window ends in a record.
         dumps: a record to its bytes.
+        heads: what is plain in it; None where nothing is.
     """
 
     name: str
@@ -37,6 +39,7 @@ class RecordFormat(NamedTuple):
     window: Callable[[Any, int], Window]
     ends: Callable[[Any], tuple[type[BaseException], ...]]
     dumps: Callable[[Any, Any], bytes]
+    heads: Heads | None
 
 
 def _load_msgpack() -> Any:
@@ -49,24 +52,23 @@ _ANY = (1 << 32) - 1  # lengths of texts and bytes are compared with what is the
 def _msgpack_window(msgpack: Any, size: int, raw: bool = False) -> Window:
     view = memoryview(bytearray(size))
 
-    def open_front(there: int) -> Opened:
-        unpacker = msgpack.Unpacker(  # nothing has more items than there are bytes
-            raw=raw, strict_map_key=False, max_buffer_size=there, max_str_len=_ANY, max_bin_len=_ANY, max_ext_len=_ANY
-        )
-        unpacker.feed(view[:there])
-        return unpacker.unpack, unpacker.tell
+    def open_part(begin: int, end: int) -> Opened:
+        limits = dict.fromkeys(("max_str_len", "max_bin_len", "max_ext_len"), _ANY)
+        unpacker = msgpack.Unpacker(raw=raw, strict_map_key=False, max_buffer_size=end - begin, **limits)
+        unpacker.feed(view[begin:end])  # nothing has more items than there are bytes
+        return unpacker.unpack, unpacker.tell, begin
 
-    return view, open_front
+    return view, open_part
 
 
 def _old_msgpack_window(msgpack: Any, size: int) -> Window:
     view, open_raw = _msgpack_window(msgpack, size, raw=True)
 
-    def open_front(there: int) -> Opened:
-        unpack, tell = open_raw(there)
-        return lambda: _texts(unpack()), tell
+    def open_part(begin: int, end: int) -> Opened:
+        unpack, tell, origin = open_raw(begin, end)
+        return lambda: _texts(unpack()), tell, origin
 
-    return view, open_front
+    return view, open_part
 
 
 def _texts(value: Any) -> Any:
@@ -107,23 +109,23 @@ def _cbor_window(cbor: Any, size: int) -> Window:
     decoder: Any = getattr(cbor, "CBORDecoder", None)
     options = {"read_size": _READ_AHEAD}
 
-    def open_front(there: int) -> Opened:
-        stream = whole
-        if there < size:  # what is behind it is old
-            stream = part
+    def open_part(begin: int, end: int) -> Opened:
+        stream, origin = whole, 0
+        if end < size:  # what is behind it is old
+            stream, origin = part, begin
             stream.seek(0)
-            stream.write(view[:there])
+            stream.write(view[begin:end])
             stream.truncate()
-        stream.seek(0)
+        stream.seek(begin - origin)
         if decoder is None:
-            return lambda: cbor.load(_Exact(stream)), stream.tell
+            return lambda: cbor.load(_Exact(stream)), stream.tell, origin
         try:
-            return decoder(stream, **options).decode, stream.tell
+            return decoder(stream, **options).decode, stream.tell, origin
         except TypeError:  # cbor2 before 6
             options.clear()
-            return decoder(stream).decode, stream.tell
+            return decoder(stream).decode, stream.tell, origin
 
-    return view, open_front
+    return view, open_part
 
 
 class _Exact:
@@ -148,9 +150,9 @@ def _dump_cbor(cbor: Any, record: Any) -> bytes:
     return dumped
 
 
-MSGPACK = RecordFormat("MsgPack", _load_msgpack, _msgpack_window, _msgpack_ends, _pack)
-OLD_MSGPACK = MSGPACK._replace(window=_old_msgpack_window)
-CBOR = RecordFormat("CBOR", _load_any_cbor, _cbor_window, _cbor_ends, _dump_cbor)
+MSGPACK = RecordFormat("MsgPack", _load_msgpack, _msgpack_window, _msgpack_ends, _pack, MSGPACK_HEADS)
+OLD_MSGPACK = MSGPACK._replace(window=_old_msgpack_window, heads=None)
+CBOR = RecordFormat("CBOR", _load_any_cbor, _cbor_window, _cbor_ends, _dump_cbor, CBOR_HEADS)
 CBOR2 = CBOR._replace(load=_load_cbor2)
 
 FORMATS = {"msgpack": MSGPACK, "cbor": CBOR}

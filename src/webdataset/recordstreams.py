@@ -1,6 +1,6 @@
 """Streams of records, one behind the other in a shard -> the records, or samples.
 
-    {url, stream} -> windows of bytes -> records, by a decoder in C -> samples with `__key__` and `__url__`
+    {url, stream} -> windows of bytes -> records, plain ones at once, others by a package -> samples with `__url__`
 
 A window holds whole records and the beginning of one, which is moved to its front before more is read; a record that
 is longer than the window doubles it, up to `max_bytes`. So memory follows the bytes that have come, not those that a
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import repeat
 from typing import Any
 from zlib import crc32
 
@@ -21,12 +23,16 @@ from ._closing import close_stream, closing_source
 from ._types import Handler
 from .countedshards import check_count
 from .errors import DecodingError, printable
+from .plainrecords import Found, PlainReader
 from .recordformats import FORMATS, MSGPACK, OLD_MSGPACK, RecordFormat
 from .tar.source import Source
 from .tariterators import ShardReader, locate_shard, note_fault, url_and_stream
 
 WINDOW = 1 << 18
 """Bytes of a window, which fit into the processor's cache."""
+
+LARGE_WINDOW = 1 << 20
+"""Bytes of a window for large records, of which it then holds several."""
 
 SELF_DESCRIBED = 55799
 """The tag that says of what follows that it is CBOR."""
@@ -54,7 +60,8 @@ def records_of(
             reader = None
             try:
                 reader = _RecordReader(url, stream, form, max_bytes, handler)
-                yield from reader.read(samples, origin.get("local_path"))
+                for part in reader.parts(samples, origin.get("local_path")):
+                    yield from part
                 if reader.stopped:
                     return
                 if origin.get("counted") is not None and not reader.skipped:
@@ -81,7 +88,7 @@ class _RecordReader:
     """The records of one stream, once.
 
     Attributes:
-        number: of the record that the window begins with, and in the end how many there were.
+        number: of the next record, and in the end how many there were.
         skipped: records that made no sample.
         stopped: the handler wants no more.
         raised: what the handler has raised.
@@ -93,8 +100,10 @@ class _RecordReader:
         self._package = form.load()
         self._source = Source(stream)
         self._window, self._open = form.window(self._package, WINDOW)
-        self._there = 0  # so many bytes of it are of the stream
-        self.number = self._begin = 0  # of the record that the window begins with, and its offset
+        self._plain = None if form.heads is None else PlainReader(form.heads)
+        self._there = self._begin = 0  # so many bytes of it are of the stream, from this offset on
+        self._at = self.number = 0  # what is next
+        self._in_record = False  # the window ends there before it does
         self.skipped = 0
         self.stopped = False
         self.raised: BaseException | None = None
@@ -103,52 +112,82 @@ class _RecordReader:
         """Give up what was made for reading; the stream belongs to who opened it."""
         self._source.close()
 
-    def read(self, samples: bool, local_path: str | None) -> Iterator[Any]:
-        """The records, or samples. This runs once a record: what is rare is done elsewhere."""
-        url, ends = self._url, self._form.ends(self._package)
+    def parts(self, samples: bool, local_path: str | None) -> Iterator[Iterable[Any]]:
+        """The records, or samples, some at a time; each part is to be used up before the next one is asked for."""
         while self._fill():
-            decode, tell = self._open(self._there)
-            number, used, more = self.number, 0, True
-            while more:
-                try:
-                    while True:
-                        record = decode()
-                        if samples:
-                            if type(record) is not dict or type(record.get("__key__")) is not str:
-                                break
-                            record["__url__"] = url
-                            if local_path is not None:
-                                record["__local_path__"] = local_path
-                        used = tell()
-                        number += 1
-                        yield record
-                except ends:
-                    more = False
-                except Exception as exn:
-                    self._use(used, number)
-                    if self._is_of_old(exn):
-                        self._form = OLD_MSGPACK
-                        self._enlarge(len(self._window))
-                        decode, tell = self._open(self._there)
-                        used = 0
-                    else:
-                        number, used, more = self.number, 0, False
-                else:
-                    sample = self._sample(record, number, self._begin + used, local_path)
-                    if self.stopped:
-                        return
-                    used = tell()
-                    number += 1
-                    if sample is not None:
-                        yield sample
-            self._use(used, number)
+            self._in_record = False
+            while not self._in_record:
+                rest = sys.maxsize
+                if self._plain is not None:
+                    records, size, rest = self._read_plain(samples, local_path)
+                    self._at += size
+                    self.number += len(records)
+                    yield records
+                    self._in_record = not records and not rest
+                if rest and not self._in_record:
+                    yield self._read_by_package(rest, samples, local_path)
+                if self.stopped:
+                    return
+            self._begin += self._at
+            self._there -= self._at
+            self._window[: self._there] = self._window[self._at : self._at + self._there]
+            self._at = 0
 
-    def _use(self, used: int, number: int) -> None:
-        """So many bytes at the front of the window are done with; what begins there has this number."""
-        self._begin += used
-        self.number = number
-        self._there -= used
-        self._window[: self._there] = self._window[used : used + self._there]
+    def _read_plain(self, samples: bool, local_path: str | None) -> Found:
+        """The plain records, or samples, that come next in the window."""
+        assert self._plain is not None
+        found = self._plain.read(self._window[: self._there], self._at)
+        if found.size >= LARGE_WINDOW // 16 and len(self._window) < LARGE_WINDOW:
+            self._enlarge(LARGE_WINDOW)
+        if samples and found.records:
+            first = found.records[0]
+            if "__key__" not in first:
+                for number, record in enumerate(found.records, self.number):
+                    record["__key__"] = numbered_key(self._url, number)
+            elif type(first["__key__"]) is not str:
+                self._plain = None
+                return Found([], 0, sys.maxsize)
+            for record in found.records:
+                record["__url__"] = self._url
+            if local_path is not None:
+                for record in found.records:
+                    record["__local_path__"] = local_path
+        return found
+
+    def _read_by_package(self, count: int, samples: bool, local_path: str | None) -> Iterator[Any]:
+        """The next records, or samples, in the window; `count`, if there are so many."""
+        decode, tell, origin = self._open(self._at, self._there)
+        url, used, number, odd = self._url, self._at, self.number, False
+        record: Any = None
+        try:
+            for _ in repeat(None, count):  # this runs once a record: what is rare is done elsewhere
+                record = decode()
+                if samples:
+                    if type(record) is not dict or type(record.get("__key__")) is not str:
+                        odd = True
+                        break
+                    record["__url__"] = url
+                    if local_path is not None:
+                        record["__local_path__"] = local_path
+                used = origin + tell()
+                number += 1
+                yield record
+        except self._form.ends(self._package):
+            self._in_record = True
+        except Exception as exn:
+            self._at, self.number = used, number
+            if self._is_of_old(exn):
+                self._form, self._plain = OLD_MSGPACK, None
+                self._enlarge(len(self._window))
+            else:
+                self._in_record = True
+        self._at, self.number = used, number
+        if odd:
+            sample = self._sample(record, local_path)
+            self._at = origin + tell()
+            self.number += 1
+            if sample is not None:
+                yield sample
 
     def _is_of_old(self, exn: Exception) -> bool:
         """Whether what a decoder has raised tells an older kind of records; False where more bytes may help.
@@ -156,7 +195,7 @@ class _RecordReader:
         Raises:
             DecodingError: this is no record.
         """
-        if isinstance(exn, UnicodeDecodeError) and self._form is MSGPACK:
+        if isinstance(exn, UnicodeDecodeError) and self._form.name == MSGPACK.name:
             return True
         if "exceeds max_" in str(exn):
             return False
@@ -190,15 +229,15 @@ class _RecordReader:
         self._window[: self._there] = old
 
     def _failure(self, fact: str) -> DecodingError:
-        return DecodingError(message=fact, member=f"record {self.number}", offset=self._begin)
+        return DecodingError(message=fact, member=f"record {self.number}", offset=self._begin + self._at)
 
-    def _sample(self, record: Any, number: int, begin: int, local_path: str | None) -> Any:
-        """The sample that a record makes; None, after a word with the handler, where it makes none."""
+    def _sample(self, record: Any, local_path: str | None) -> Any:
+        """The sample that the next record makes; None, after a word with the handler, where it makes none."""
         try:
-            sample = sample_of(record, self._url, number)
+            sample = sample_of(record, self._url, self.number)
         except DecodingError as exn:
-            exn.locate(member=f"record {number}", offset=begin)
-            if number == 0:  # it is something else than records
+            exn.locate(member=f"record {self.number}", offset=self._begin + self._at)
+            if self.number == 0:  # it is something else than records
                 raise
             self.skipped += 1
             try:
