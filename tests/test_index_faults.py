@@ -343,3 +343,32 @@ def test_a_full_cache_is_no_hindrance_to_a_plain_copy(tmp_path: Path) -> None:
     told = run([sys.executable, "-W", "ignore", "-c", FULL, str(path), str(tmp_path / "cache")]).decode()
     assert told.startswith("30 [")
     assert ".plain" not in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"fields": 5}, "fields must be a list of names or None, got 5"),
+        ({"handler": 5}, "handler must be a function of one exception, .*, got 5"),
+        ({"cache_dir": 5}, "cache_dir must be a str or a path or None, got 5"),
+        ({"sidecars": "no"}, "sidecars must be True or False, got 'no'"),
+        ({"cache_size": "x"}, "cache_size must be a number of bytes or None, got 'x'"),
+    ],
+)
+def test_a_wrong_argument_is_told_before_anything_is_opened(arguments: dict[str, Any], expected: str) -> None:
+    """The first wrong argument is named, with what it must be."""
+    with pytest.raises(TypeError, match=rf"^IndexedDataset: {expected}$"):
+        wds.IndexedDataset("absent.tar", **arguments)
+
+
+def test_shares_and_numbers_that_are_none_are_told(tmp_path: Path) -> None:
+    """A share that is no number, and numbers of samples that are no list, are named."""
+    ds = wds.IndexedDataset(write_shards(tmp_path, 3))
+    with pytest.raises(TypeError, match=r"^IndexedDataset\.split: train must be a number, got 'x'$"):
+        ds.split(train="x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"shares must be fractions that sum to at most 1, got {'train': nan}"):
+        ds.split(train=float("nan"))
+    with pytest.raises(TypeError, match=r"^IndexedDataset\.subset: indices must be numbers of samples, got 5$"):
+        ds.subset(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^IndexedDataset\.with_keys: keys must be a list of keys, got None$"):
+        ds.with_keys(None)  # type: ignore[arg-type]

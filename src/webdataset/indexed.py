@@ -9,7 +9,6 @@ but files; each opens shards of its own, and a pickled data set holds names and 
 from __future__ import annotations
 
 import operator
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -18,19 +17,26 @@ from typing import Any, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from . import cache, filters
-from ._arguments import check_function, explained, shown
+from . import filters
+from ._arguments import (
+    check_flag,
+    check_function,
+    check_handler,
+    check_items,
+    check_number,
+    check_path,
+    explained,
+    shown,
+)
 from ._closing import close_source
 from ._types import Alternatives, FieldDecoder, Handler, Sample
-from .cache import FileCache
 from .countedshards import counted_shards
 from .energonsets import prepared_set
 from .errors import SampleError
 from .handlers import reraise_exception
 from .img2dataset import stats_count
-from .openshards import OPEN_SHARDS, OpenShards, read_together
+from .openshards import OPEN_SHARDS, OpenShards, read_together, shard_cache
 from .sampleindex import Integers
-from .shardindex import index_folder
 from .storage.options import storage_options as options_of
 from .subsets import Condition, chosen, parts_of, places_of
 
@@ -87,12 +93,17 @@ class IndexedDataset:
     ) -> None:
         if isinstance(fields, (str, bytes)):
             raise TypeError(f"IndexedDataset: fields must be a list of names, got {fields!r}; write {fields.split()!r}")
+        check_items("IndexedDataset", "fields", fields, "a list of names", optional=True)
+        check_handler("IndexedDataset", handler)
+        check_path("IndexedDataset", "cache_dir", cache_dir, optional=True)
+        check_flag("IndexedDataset", "sidecars", sidecars)
+        check_number("IndexedDataset", "cache_size", cache_size, "bytes", optional=True)
         self.fields = None if fields is None else frozenset(fields)
         self.handler = handler
         self.cache_dir = cache_dir
         self.sidecars = sidecars
         self.storage_options = options_of(storage_options)
-        self.shard_cache = _shard_cache(self, cache_size) if cache_shards else None
+        self.shard_cache = shard_cache(cache_dir, cache_size, self.storage_options) if cache_shards else None
         prepared = prepared_set(urls, split, self.storage_options, allow_pipe)
         self.shards = counted_shards(urls, self.storage_options, allow_pipe) if prepared is None else prepared.shards
         self._stages: tuple[Any, ...] = ()
@@ -207,6 +218,7 @@ class IndexedDataset:
 
     def subset(self, indices: Iterable[int] | range) -> Self:
         """A data set of the samples with these numbers, in this order; nothing is read."""
+        check_items("IndexedDataset.subset", "indices", indices, "numbers of samples")
         if isinstance(indices, range) and len(indices) and indices[0] >= 0 <= indices[-1]:
             chosen = np.arange(indices.start, indices.stop, indices.step)
             self._checked(int(chosen.max()))
@@ -218,6 +230,7 @@ class IndexedDataset:
         """A data set of the samples with these keys, in this order; KeyError and SampleError as for `index_of`."""
         if isinstance(keys, str):
             raise TypeError(f"IndexedDataset.with_keys: keys must be a list of keys, got {keys!r}; write [{keys!r}]")
+        check_items("IndexedDataset.with_keys", "keys", keys, "a list of keys")
         return self._picking(np.array(self._indices_of(list(keys)), np.int64))
 
     def where(self, condition: Condition) -> Self:
@@ -252,7 +265,9 @@ class IndexedDataset:
         Raises:
             ValueError: they are negative, or more than the whole.
         """
-        if not shares or min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-9:
+        for name, share in shares.items():
+            check_number("IndexedDataset.split", name, share)
+        if not shares or not min(shares.values()) >= 0 or not sum(shares.values()) <= 1 + 1e-9:
             raise ValueError(f"IndexedDataset.split: shares must be fractions that sum to at most 1, got {shares}")
         places = self._by_shard(lambda number: places_of(self._open.members(number).all_keys(), salt), np.float64)
         parts = parts_of(places, shares)
@@ -362,22 +377,6 @@ class IndexedDataset:
             with ThreadPoolExecutor(min(AT_ONCE, len(wanted))) as pool:
                 return read_together(opened, wanted, pool.map)
         return read_together(opened, wanted, map)
-
-
-def _shard_cache(dataset: IndexedDataset, size: float | None) -> FileCache | None:
-    size = cache.default_cache_size if size is None else size
-    if size == 0:
-        return None
-    folder = index_folder(dataset.cache_dir)
-    if folder is None:
-        raise ValueError("IndexedDataset: cache_shards=True needs a folder, pass cache_dir or set WDS_CACHE")
-    return FileCache(
-        os.path.dirname(folder),
-        cache_size=size,
-        wait=True,
-        revalidate=True,
-        storage_options=dataset.storage_options,
-    )
 
 
 def _in_groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

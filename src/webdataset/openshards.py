@@ -6,12 +6,14 @@ from indexes, never from samples.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from . import cache
 from ._forks import tell_of_forks
 from ._types import Sample
 from .cache import FileCache
@@ -24,6 +26,7 @@ from .shardindex import find_index, index_folder
 from .shardopening import open_shard
 from .shardsamples import ShardSamples
 from .spans import Pieces, Span, join_spans
+from .storage.options import StorageOptions
 from .subsets import Columns
 
 OPEN_SHARDS = 64
@@ -153,6 +156,23 @@ class OpenShards:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._clear()
+
+
+def shard_cache(cache_dir: Any, size: float | None, storage_options: StorageOptions) -> FileCache | None:
+    """The cache through which `IndexedDataset(cache_shards=True)` reads; None where it may hold nothing.
+
+    Raises:
+        ValueError: there is no folder for it.
+    """
+    size = cache.default_cache_size if size is None else size
+    if size == 0:
+        return None
+    folder = index_folder(cache_dir)
+    if folder is None:
+        raise ValueError("IndexedDataset: cache_shards=True needs a folder, pass cache_dir or set WDS_CACHE")
+    return FileCache(
+        os.path.dirname(folder), cache_size=size, wait=True, revalidate=True, storage_options=storage_options
+    )
 
 
 def read_together(
