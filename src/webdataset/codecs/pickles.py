@@ -189,11 +189,6 @@ def weights_only_of_environment() -> bool:
     return switch_of("WDS_PYTORCH_WEIGHTS_ONLY", True, SecurityError)
 
 
-def pickle_dumps(value: Any) -> bytes:
-    """Pickle of a value."""
-    return pickle.dumps(value)
-
-
 def torch_dumps(value: Any) -> bytes:
     """What `torch.save` writes for a value."""
     stream = io.BytesIO()
@@ -202,6 +197,6 @@ def torch_dumps(value: Any) -> bytes:
 
 
 CODECS: dict[str, tuple[Callable[[bytes], Any] | None, Callable[[Any], bytes]]] = {
-    "pyd pickle pkl": (unpickle_loads, pickle_dumps),
+    "pyd pickle pkl": (unpickle_loads, pickle.dumps),
     "pth": (torch_loads, torch_dumps),
 }
