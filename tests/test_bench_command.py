@@ -67,6 +67,31 @@ def test_ctrl_c_showed_a_traceback(tmp_path, module, arguments):
     ("module", "arguments", "message"),
     [
         ("webdataset.bench", ["a.tar", "--decode", "rbg"], "python -m webdataset.bench: Unknown imagespec: 'rbg'"),
+        (
+            "webdataset.bench",
+            ["a.tar", "--samples", "-1"],
+            "python -m webdataset.bench: bench: samples must be a number",
+        ),
+        (
+            "webdataset.downloader",
+            ["a.tar", "--directory", "d", "--nshards", "-1"],
+            "python -m webdataset.downloader: RandomShardDownloader: nshards must be a number of shards, 0 or more",
+        ),
+        (
+            "webdataset.downloader",
+            ["a.tar", "--directory", "d", "--poll", "-1"],
+            "python -m webdataset.downloader: random_downloader: poll must be a number of seconds, 0 or more",
+        ),
+        (
+            "webdataset.downloader",
+            ["a.tar", "--directory", "d", "--command", "cp {url} {target}"],
+            "python -m webdataset.downloader: command may have {url} and {output} in braces",
+        ),
+        (
+            "webdataset.downloader",
+            ["a.tar", "--directory", "d", "--command", "true", "--errors", "raise"],
+            "python -m webdataset.downloader: true: the command left no file d/a.tar.",
+        ),
         ("wids.wids_bench", ["wids", "a.json"], "python -m wids.wids_bench: a.json: no such file"),
         ("wids.wids_bench", ["wds", "a.tar"], "python -m wids.wids_bench: a.tar: no such file"),
     ],

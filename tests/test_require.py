@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import webdataset as wds
@@ -166,6 +166,7 @@ NAMES = st.lists(
 @pytest.mark.parametrize("lcase", [True, False])
 @pytest.mark.parametrize("rule", [base_plus_ext, last_dot])
 @pytest.mark.filterwarnings("ignore:.*torn apart")
+@settings(deadline=None)
 @given(names=NAMES)
 def test_fused_and_staged_agree_for_every_rule(scan, lcase, rule, names):
     """Whatever the names, the rule and the case: the fused stage gives what the separate stages give."""
@@ -182,6 +183,7 @@ def source(archive):
     return [{"url": "shard", "stream": io.BytesIO(archive)}]
 
 
+@settings(deadline=None)
 @given(folder=st.sampled_from(["", "a/", "a.b/"]), key=st.text("ab.", min_size=1), field=st.text("xy"))
 def test_the_last_dot_divides(folder, key, field):
     """Key and field joined by a dot come apart again, as long as the field has no dot."""

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 from . import pipeline
+from ._arguments import check_number
 from ._commandline import in_one_line
 from .fluid import WebDataset
 from .multi import MultiLoader
@@ -62,6 +63,7 @@ def main(args: Sequence[str]) -> None:
 
 
 def _measure(options: Any) -> None:
+    check_number("bench", "samples", options.samples, "samples", least=1, optional=True)
     urls = [url for pattern in options.dataset for url in expand_urls(pattern)]
     dataset = WebDataset(urls, shardshuffle=False)
     if options.decode:

@@ -66,8 +66,14 @@ def total_file_size(files: Iterable[str]) -> int:
 def download_with(command: str) -> Callable[[str, str], None]:
     """A function (url, filename) that runs a shell command in which `{url}` and `{output}` are replaced, quoted.
 
-    OSError where the command fails.
+    OSError where the command fails, or leaves no file; ValueError for a command with other names in braces.
     """
+    try:
+        command.format(url="", output="")
+    except (KeyError, IndexError, ValueError) as exn:
+        raise ValueError(
+            f"command may have {{url}} and {{output}} in braces, and others doubled, got {command!r:.80}"
+        ) from exn
 
     def download(url: str, filename: str) -> None:
         from shlex import quote
@@ -77,6 +83,8 @@ def download_with(command: str) -> Callable[[str, str], None]:
         status = run(line, shell=True, check=False).returncode  # noqa: S602 the program's own command
         if status != 0:
             raise OSError(f"{public_url('pipe:' + line)[5:]}: exit status {status}")
+        if not os.path.exists(filename):
+            raise OSError(f"{public_url('pipe:' + line)[5:]}: the command left no file {filename}")
 
     return download
 
@@ -123,6 +131,8 @@ class RandomShardDownloader:
             errors: "ignore" logs a shard that cannot be had and goes on; "raise" raises.
         """
         check_choice("RandomShardDownloader", "errors", errors, ERRORS)
+        for name, value in (("nshards", nshards), ("increment", increment), ("maxsize", maxsize)):
+            check_number("RandomShardDownloader", name, value, "bytes" if name == "maxsize" else "shards", least=0)
         self.shards: dict[str, str] = {}
         for url in expand_urls(shards):
             name = os.path.basename(url.partition("?")[0])
@@ -252,6 +262,7 @@ def random_downloader(
     from concurrent.futures import ThreadPoolExecutor
 
     check_number("random_downloader", "njobs", njobs, "downloads", whole=True, least=1)
+    check_number("random_downloader", "poll", poll, "seconds", least=0)
     check_choice("random_downloader", "mode", mode, MODES)
     downloader = RandomShardDownloader(
         [url for one in ([shards] if isinstance(shards, str) else shards) for url in expand_urls(one)],
