@@ -77,6 +77,19 @@ def test_the_bytes_are_those_of_the_packages(tmp_path):
     assert gzip.decompress((tmp_path / "x.mp").read_bytes()) == msgpack.packb(samples[0])
 
 
+@pytest.mark.parametrize("kind", ["mp", "msg", "MsgPack", "cbors"])
+def test_a_format_may_be_called_as_names_end(kind, tmp_path):
+    """`format` takes what names of files of records end with, and goes before the name."""
+    with RecordWriter(tmp_path / "a.bin", kind) as sink, RecordWriter(tmp_path / "b.mp", kind) as other:
+        sink.write({"__key__": "k"})
+        other.write({"__key__": "k"})
+    dumps = cbor2.dumps if kind == "cbors" else msgpack.packb
+    assert (tmp_path / "a.bin").read_bytes() == (tmp_path / "b.mp").read_bytes() == dumps({"__key__": "k"})
+    for wrong in ("mp.gz", "tar", "", 3):
+        with pytest.raises(ValueError, match='format must be "msgpack" or "cbor", got'):
+            RecordWriter(tmp_path / "c.mp", wrong)
+
+
 def test_encoders_of_the_program(tmp_path):
     """A table, a function, or none; metadata if it is asked for."""
     with RecordWriter(tmp_path / "a.mp", encoder={"x": lambda value: b"x%d" % len(value)}, keep_meta=True) as sink:

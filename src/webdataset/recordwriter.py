@@ -38,7 +38,8 @@ class RecordWriter(SampleSink):
 
     Args:
         fileobj: a path, a url that `gopen` can write to, or a writable binary object (left open).
-        format: "msgpack" or "cbor"; None for what the name says: `.mp`, `.msgpack`, `.cbor`, `.cbors`, or `.mp.gz`.
+        format: "msgpack", "cbor", or how names of such files end: "mp", "msg", "mpk", "cbors"; None for what the name
+            says: `.mp`, `.cbors`, `.mp.gz`.
         compress: "gz" (or True), "bz2", "xz", "zst", "lz4", False for none, None for what the name ends with.
         encoder: True for the default table, False for values that the format knows, a dict from extension to
             callable, or a callable from sample to sample.
@@ -59,10 +60,12 @@ class RecordWriter(SampleSink):
         encoder: EncoderSpec = True,
         keep_meta: bool = False,
     ) -> None:
-        if format is not None:
-            check_choice("RecordWriter", "format", format, tuple(FORMATS))
         name = os.fspath(fileobj) if isinstance(fileobj, (str, os.PathLike)) else None
-        form = FORMATS.get(format or (record_kind(name) if name is not None else None) or "")
+        kind = record_kind(name) if name is not None else None
+        if format is not None:
+            kind = record_kind(f".{format}") if str(format).isalpha() else None
+            check_choice("RecordWriter", "format", kind or format, tuple(FORMATS))
+        form = FORMATS.get(kind or "")
         if form is None:
             raise ValueError('RecordWriter: the name does not tell the format; say format="msgpack" or "cbor"')
         self._form, self._package = form, form.load()
