@@ -204,8 +204,10 @@ def test_a_stream_cut_at_any_byte_is_an_error() -> None:
     data = bytes(tenbin.encode_buffer([np.arange(3, dtype="f4")]))
     for length in range(1, len(data)):
         if length != 80:  # behind the header chunk
-            with pytest.raises(ValueError, match="premature EOF: the tenbin stream ends in"):
+            with pytest.raises(ValueError, match="premature EOF: the tenbin stream ends"):
                 tenbin.read_chunk(stream := io.BytesIO(data[:length])) and tenbin.read_chunk(stream)
+    with pytest.raises(ValueError, match="ends 61 bytes into a chunk of 64"):  # in the padding
+        tenbin.read_chunk(io.BytesIO(data[:77]))
     with pytest.raises(ValueError, match="magic bytes mismatch"):
         tenbin.read_chunk(io.BytesIO(b"x" * 16))
     with pytest.raises(ValueError, match="claims -1 bytes"):

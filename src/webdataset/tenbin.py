@@ -228,7 +228,7 @@ def _next_chunk(stream: Any, offset: int | None) -> bytes | None:
     content = _read_pieces(stream, roundup(length))
     if len(content) < roundup(length):
         raise DecodingError(
-            message=f"premature EOF: the tenbin stream ends in a chunk of {length} bytes, {len(content)} are there",
+            message=f"premature EOF: the tenbin stream ends {len(content)} bytes into a chunk of {roundup(length)}",
             offset=offset,
         )
     return content[:length]
