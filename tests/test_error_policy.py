@@ -223,7 +223,7 @@ def test_a_plain_call_skips_and_counts():
     """Outside a pipeline it is a handler too; `count` tells it what went well."""
     policy = wds.ErrorPolicy(0.01)
     assert all(policy(ValueError()) for _ in range(6))
-    with pytest.raises(ErrorBudgetError, match="skipped 7 of 7 items"):
+    with pytest.raises(ErrorBudgetError, match=r"skipped 7 of 7 items \(100 %\)"):
         policy(ValueError("one too many"))
     told = wds.ErrorPolicy(0.01)
     told.count(1000)

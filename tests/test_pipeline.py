@@ -14,7 +14,7 @@ import pytest
 
 import webdataset as wds
 from helpers import tar_bytes, write_shards
-from webdataset.errors import EmptyDatasetError, NotFoundError
+from webdataset.errors import EmptyDatasetError, NotFoundError, TarError
 from webdataset.linking import fuse_stages
 from webdataset.pipeline import add_length_method
 
@@ -445,6 +445,8 @@ def test_a_function_of_a_sample_in_compose_is_told_where_it_goes(tmp_path):
         (["a*.tar"], "; the items of a list are names, not patterns"),
         ("a-{0.1}.tar", r"; braces hold a range, \{000\.\.999\}, or a list, \{a,b\}$"),
         (["a{.tar"], "; braces hold a range"),
+        ("~/a.tar", r'; "~" stands for nothing here: os\.path\.expanduser\(path\) replaces it$'),
+        ("$DATA/a.tar", '"[$]NAME" for nothing$'),
         ("a?.tar", '; of the special characters of patterns only braces and "\\*" are special$'),
         ("a[01].tar", "; of the special characters"),
         ("a.tar", r"no such file \(relative to [^;]*\)$"),
@@ -456,3 +458,12 @@ def test_patterns_that_nobody_expands_are_told(tmp_path, monkeypatch, shards, hi
     for pipeline in (wds.WebDataset(shards), wds.DataPipeline(wds.SimpleShardList(shards), wds.tarfile_to_samples())):
         with pytest.raises(NotFoundError, match=hint):
             list(pipeline)
+
+
+def test_a_list_of_shards_was_a_damaged_archive(tmp_path):
+    """A text file given as a shard is no archive, and the error says how the shards that it lists are named."""
+    (tmp_path / "list.txt").write_text("a.tar\n")
+    with pytest.raises(
+        TarError, match=r"it looks like text; '@.*/list\.txt' stands for the shards that this file lists"
+    ):
+        list(wds.WebDataset(str(tmp_path / "list.txt")))

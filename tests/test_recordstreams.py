@@ -472,8 +472,8 @@ def test_the_packages_are_asked_for(monkeypatch, tmp_path):
     block = "import sys; sys.modules[sys.argv[1]] = None\nimport webdataset as wds\n"
     run = "print(len(list(wds.DataPipeline(wds.SimpleShardList(sys.argv[2:]), getattr(wds, {stage!r})()))))"
     for package, stage, said in (
-        ("msgpack", "msgpack_to_samples", "streams of MsgPack needs msgpack: pip install msgpack"),
-        ("cbor2", "cbors2_to_samples", "streams of CBOR needs cbor2: pip install cbor2"),
+        ("msgpack", "msgpack_to_samples", "a stream of MsgPack needs msgpack: pip install msgpack"),
+        ("cbor2", "cbors2_to_samples", "a stream of CBOR needs cbor2: pip install cbor2"),
         ("cbor2", "cbors_to_samples", "9"),
     ):
         code = block + run.format(stage=stage)

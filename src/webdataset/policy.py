@@ -196,10 +196,11 @@ class PolicyPass:
     def __str__(self) -> str:
         reader = reader_name()
         skipped, seen = self.kinds.total(), self.seen
+        share = 100 * skipped / seen
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.most_common())
         return (
             f"{'' if reader is None else f'reader {reader} '}skipped {skipped} of {seen} items"
-            f" ({100 * skipped / seen:.2g} %): {kinds}"
+            f" ({share:.{2 if share < 99.5 else 3}g} %): {kinds}"
         )
 
 

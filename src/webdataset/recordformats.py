@@ -43,7 +43,7 @@ class RecordFormat(NamedTuple):
 
 
 def _load_msgpack() -> Any:
-    return require("msgpack", "msgpack", "streams of MsgPack")
+    return require("msgpack", "msgpack", "a stream of MsgPack")
 
 
 _ANY = (1 << 32) - 1  # lengths of texts and bytes are compared with what is there
@@ -93,11 +93,11 @@ def _pack(msgpack: Any, record: Any) -> bytes:
 
 
 def _load_cbor2() -> Any:
-    return require("cbor2", "cbor2", "streams of CBOR")
+    return require("cbor2", "cbor2", "a stream of CBOR")
 
 
 def _load_any_cbor() -> Any:
-    return cbor_module("streams of CBOR")
+    return cbor_module("a stream of CBOR")
 
 
 _READ_AHEAD = 512  # more is copied and given back for each record

@@ -28,7 +28,7 @@ from .archivemembers import (
     tar_file_iterator,
 )
 from .countedshards import check_count
-from .errors import DataError, NotFoundError, TarError
+from .errors import DataError, NotFoundError, TarError, public_url
 from .filetypes import record_kind
 from .grouping import Grouper
 from .handlers import reraise_exception
@@ -339,22 +339,32 @@ def url_and_stream(source: Any) -> tuple[str, Any]:
     )
 
 
+_NAMES = "the items of a list are names, not patterns: expand_urls(pattern) gives the names"
+_SLIPS = {
+    r"^~": '"~" stands for nothing here: os.path.expanduser(path) replaces it',
+    r"\$\w": '"${NAME}" stands for the environment variable WDS_NAME, "$NAME" for nothing',
+    r"\{.*(\.\.|,).*\}": _NAMES,
+    r"\{": "braces hold a range, {000..999}, or a list, {a,b}",
+    r"\*": _NAMES,
+    r"[?\[]": 'of the special characters of patterns only braces and "*" are special',
+}
+"""What is seen in a name that was not found, and what was meant; the first one counts."""
+
+
 def locate_shard(exn: Exception, url: str, stage: str = "open") -> Exception:
     """The exception with the shard and the stage said: ours take them, others get a note.
 
     A pattern that nobody expanded is told so.
     """
     if isinstance(exn, NotFoundError) and "; " not in exn.message:
-        if "{" in url and not re.search(r"\{.*(\.\.|,).*\}", url):
-            exn.message += "; braces hold a range, {000..999}, or a list, {a,b}"
-        elif "{" in url or "*" in url:
-            exn.message += "; the items of a list are names, not patterns: expand_urls(pattern) gives the names"
-        elif "?" in url or "[" in url:
-            exn.message += '; of the special characters of patterns only braces and "*" are special'
-    if isinstance(exn, TarError) and exn.message.startswith("not a tar") and record_kind(url) is not None:
-        exn.message += (
-            "; WebDataset reads streams of records, without select_files and rename_files, and in a pipeline"
-            " msgpack_to_samples and cbors_to_samples do"
-        )
+        exn.message += next((f"; {hint}" for sign, hint in _SLIPS.items() if re.search(sign, url)), "")
+    if isinstance(exn, TarError) and exn.message.startswith("not a tar"):
+        if record_kind(url) is not None:
+            exn.message += (
+                "; WebDataset reads streams of records, without select_files and rename_files, and in a pipeline"
+                " msgpack_to_samples and cbors_to_samples do"
+            )
+        elif url.endswith((".txt", ".list", ".lst")):
+            exn.message += f"; {'@' + public_url(url)!r} stands for the shards that this file lists"
     add_place(exn, url=url, **({"stage": stage} if isinstance(exn, DataError) else {}))
     return exn
