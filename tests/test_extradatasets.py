@@ -75,3 +75,10 @@ def test_each_is_a_stage_too(stage, expected):
     """`invoke` takes another source; behind a stage there is one pass, which is cut but not repeated."""
     assert list(stage.invoke([1, 2])) == expected
     assert list(wds.DataPipeline(range(1, 3), stage)) == expected[:2]
+
+
+def test_a_negative_length_failed_in_len():
+    """It is refused where it is written, with the name of the class."""
+    for make in (wds.MockDataset, wds.with_epoch, wds.with_length):
+        with pytest.raises(ValueError, match=rf"{make.__name__}: length must be a whole number .*, 0 or more, got -1"):
+            make([1], -1)

@@ -157,6 +157,13 @@ def test_weights_and_batch_sizes():
     assert utils.identity(utils) is utils
 
 
+def test_weights_of_nothing_were_nan():
+    """Without a product above 0 there is nothing to divide by, which is said."""
+    for pairs in ([], [(0, 1)], [(1, -1)], [(1, float("nan"))]):
+        with pytest.raises(ValueError, match="a number times its weight must be more than 0"):
+            utils.compute_sample_weights(pairs)
+
+
 def test_names_with_braces(tmp_path):
     """Braces and stars together, for files and for names alone."""
     for name in ("b.tar", "a.tar", "c.tgz", "d.zip"):

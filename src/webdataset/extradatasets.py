@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from . import utils
-from ._arguments import a, check_items, check_number, checked
+from ._arguments import a, check_count, check_items, check_number, checked
 from ._closing import close_source
 from ._lazy import names_of
 from ._stage import PipelineStage
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class MockDataset(TorchIterable):
     """The same sample, the very object, `length` times: for trying out what comes behind a data set."""
 
-    @checked("MockDataset", length=a(check_number, "samples", whole=True))
+    @checked("MockDataset", length=a(check_count, 0, "samples"))
     def __init__(self, sample: Any, length: int) -> None:
         self.sample = sample
         self.length = length
@@ -76,7 +76,7 @@ class with_epoch(TorchIterable, PipelineStage):  # noqa: N801 -- the published n
     The method `with_epoch` of a pipeline begins each epoch with a new pass; this does not.
     """
 
-    @checked("with_epoch", length=a(check_number, "items", whole=True))
+    @checked("with_epoch", length=a(check_count, 0, "items"))
     def __init__(self, dataset: Any, length: int) -> None:
         self.dataset = dataset
         self.length = length

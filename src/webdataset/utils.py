@@ -157,12 +157,14 @@ def repeatedly(
 def compute_sample_weights(n_w_pairs: Iterable[tuple[float, float]]) -> Any:
     """n * w of each pair, divided by the largest: how likely to keep samples so that sources weigh w each.
 
-    Returns an array of float64.
+    Returns an array of float64. ValueError where no product is more than 0.
     """
     import numpy as np
 
     check_items("compute_sample_weights", "n_w_pairs", n_w_pairs, "pairs of a number and a weight")
     products = np.array([n * w for n, w in n_w_pairs], dtype=np.float64)
+    if not products.size or not products.max() > 0:
+        raise ValueError("compute_sample_weights: a number times its weight must be more than 0")
     return products / products.max()
 
 
