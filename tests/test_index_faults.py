@@ -372,3 +372,23 @@ def test_shares_and_numbers_that_are_none_are_told(tmp_path: Path) -> None:
         ds.subset(5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^IndexedDataset\.with_keys: keys must be a list of keys, got None$"):
         ds.with_keys(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "expected"),
+    [
+        ({"lru_size": 0}, ValueError, "lru_size must be a whole number of shards, 1 or more, got 0"),
+        ({"cache_size": "x"}, TypeError, "cache_size must be a number of bytes, got 'x'"),
+        ({"cache_dir": 5}, TypeError, "cache_dir must be a str or a path or None, got 5"),
+        ({"localname": 5}, TypeError, "localname must be a function or None, got 5"),
+    ],
+)
+def test_wids_with_no_room_for_a_shard_does_not_hang(
+    arguments: dict[str, Any], error: type[Exception], expected: str, tmp_path: Path
+) -> None:
+    """Arguments with which no sample can be had are errors at once; and so is a key where a number should be."""
+    shards = [{"url": path, "nsamples": 3} for path in write_shards(tmp_path, 3)]
+    with pytest.raises(error, match=rf"^ShardListDataset: {expected}$"):
+        wids.ShardListDataset(shards, **arguments)
+    with pytest.raises(TypeError, match=r"^ShardListDataset: a sample is asked for by number, got '0-000001'$"):
+        wids.ShardListDataset(shards)["0-000001"]

@@ -21,7 +21,17 @@ from typing import Any
 
 import numpy as np
 
-from webdataset._arguments import explained
+from webdataset._arguments import (
+    a,
+    check_count,
+    check_flag,
+    check_function,
+    check_number,
+    check_path,
+    check_text,
+    checked,
+    shown,
+)
 from webdataset.errors import ShardListError, public_url
 from webdataset.places import add_place
 from webdataset.shardfiles import without_query
@@ -84,7 +94,16 @@ class ShardListDataset(FluidMethods, Dataset):  # type: ignore[misc]  # mypy doe
         IndexError: the list is empty.
     """
 
-    @explained("ShardListDataset")
+    @checked(
+        "ShardListDataset",
+        cache_size=a(check_number, "bytes"),
+        cache_dir=a(check_path, optional=True),
+        lru_size=a(check_count, 1, "shards"),
+        localname=a(check_function, optional=True),
+        base=a(check_text, "a folder, a path or a url", optional=True),
+        dots=check_flag,
+        keep=check_flag,
+    )
     def __init__(
         self,
         shards: Any,
@@ -232,6 +251,8 @@ class ShardListDataset(FluidMethods, Dataset):  # type: ignore[misc]  # mypy doe
         )
 
     def _checked(self, index: Any) -> int:
+        if not hasattr(index, "__index__"):
+            raise TypeError(f"ShardListDataset: a sample is asked for by number, got {shown(index)}")
         number = operator.index(index)
         if not -self.total_length <= number < self.total_length:
             raise IndexError(f"{self.dataset_name} has {self.total_length} samples, there is no [{number}]")
