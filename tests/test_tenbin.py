@@ -484,3 +484,12 @@ def test_the_archive_of_the_published_package() -> None:
         assert labels == ["xs", "ys"]
         assert same(arrays, values["ten"])
         assert sample["ten"] == tenbin.encode_buffer(arrays, labels)
+
+
+def test_a_list_of_arrays_was_saved_as_one_array(tmp_path):
+    """`save` takes arrays one by one, and does not make one of a list of them."""
+    with pytest.raises(TypeError, match=r"one by one, save\(fname, \*arrays\)"):
+        tenbin.save(tmp_path / "a.ten", [np.zeros(3), np.ones(3)])
+    assert not (tmp_path / "a.ten").exists()
+    tenbin.save(tmp_path / "a.ten", [1, 2, 3])
+    assert tenbin.load(tmp_path / "a.ten")[0].tolist() == [1, 2, 3]

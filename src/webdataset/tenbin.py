@@ -107,6 +107,8 @@ _PIECE = 1 << 20
 def save(fname: str | os.PathLike[str], *args: Any, infos: Sequence[str] | None = None, nocheck: bool = False) -> None:
     """Write arrays to a file, whose name must end in `.ten` unless `nocheck`; it appears whole or not at all."""
     _check_name(fname, nocheck)
+    if any(isinstance(one, (list, tuple)) and any(hasattr(item, "__array__") for item in one) for one in args):
+        raise TypeError("tenbin.save: arrays are given one by one, save(fname, *arrays), got a list of arrays")
     data = encode_buffer(list(args), infos)
     path = os.path.realpath(fname)
     if os.path.exists(path) and not os.path.isfile(path):  # a fifo or a device takes the bytes where it is
