@@ -160,7 +160,7 @@ class Found(NamedTuple):
     Attributes:
         records: the records; they are the caller's.
         size: their bytes.
-        rest: so many records are for the package to read now; 0 where the view ends inside the first one.
+        rest: so many records are for the package to read now; 0 without records: the view ends inside the first one.
     """
 
     records: list[dict[str, Any]]
@@ -195,8 +195,12 @@ class PlainReader:
             return Found([], 0, 0 if len(view) - at >= LARGE else 1)
         except (OddError, UnicodeDecodeError):
             records = []
-        self._rest = 1 if records else min(2 * self._rest, LONGEST_REST)
-        return Found(records, len(records) * layout.size if layout is not None else 0, self._rest)
+        if records and layout is not None:
+            self._rest = 1
+            whole = min(len(view) - at, RUN_BYTES) // layout.size
+            return Found(records, len(records) * layout.size, int(len(records) < whole))
+        self._rest = min(2 * self._rest, LONGEST_REST)
+        return Found([], 0, self._rest)
 
 
 class _Field(NamedTuple):
