@@ -192,6 +192,26 @@ def test_html_says_so(path: str) -> None:
     assert "HTML" in str(reading.error)
 
 
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (b"\xff\xd8\xff\xe0", "a JPEG image"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"PAR1", "a Parquet file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS in place of the file"),
+        (b' {"error"', "JSON: did the server send an error message"),
+        (b"hello there", "text"),
+    ],
+)
+@pytest.mark.parametrize("path", PATHS)
+def test_other_files_are_called_what_they_are(path: str, start: bytes, said: str) -> None:
+    """Of files under the name of an archive the error says what they look like."""
+    reading = read(PATHS[path], io.BytesIO(start + b"a" * 2000))
+    assert f"not a tar archive: it begins with {start[:24]!r}"[:-1] in str(reading.error)
+    assert f"it looks like {said}" in str(reading.error)
+
+
 @pytest.mark.parametrize("stream", STREAMS)
 @pytest.mark.parametrize("path", PATHS)
 def test_ignore_zeros_reads_concatenated_archives(path: str, stream: str) -> None:

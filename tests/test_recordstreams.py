@@ -184,6 +184,14 @@ def test_every_cut_is_told(kind, tmp_path):
 
 
 @EACH
+def test_an_archive_under_the_name_of_records_says_so(kind, tmp_path):
+    """The error of an archive that is read as records says what it is."""
+    path = write_shards(tmp_path, 1, 2)[0]
+    with pytest.raises(DecodingError, match="record 0: not records, but a tar archive: give it a name that ends in"):
+        read([str(path)], kind)
+
+
+@EACH
 def test_the_handler_decides(kind, tmp_path):
     """A damaged shard is left where the damage is, a record that makes no sample is left out; or the stage ends."""
     urls = write(tmp_path, kind)

@@ -317,10 +317,23 @@ def test_errors_without_a_pipeline_did_not_name_the_sample():
         collate_by_rules(None, [("", None)])
 
 
+def test_rules_that_take_nothing_gave_empty_samples_without_a_word(caplog):
+    """Where no rule takes a field of the first sample, the log names its fields, once; a later fit says nothing."""
+    rules = [("jpeg", None), ("txt", None)]
+    assert list(filters.map(rules)([{**META, "jpg": 1, "cls": 2}, {**META, "png": 1}])) == [META, META]
+    assert caplog.messages == ["map: no rule takes any of the fields jpg, cls; they are left out"]
+    caplog.clear()
+    assert list(filters.map(rules)([META, {**META, "txt": 1}, {**META, "cls": 2}]))[1:] == [{**META, "txt": 1}, META]
+    assert collate_by_rules([{"x": 1}], [("y", None)]) == {}
+    assert caplog.messages == ["collate_by_rules: no rule takes any of the fields x; they are left out"]
+
+
 def test_wrong_rules_of_decode():
     """An image spec may stand there, if there is such a one; and one list."""
     with pytest.raises(ValueError, match="did you mean 'rgb8'"):
         filters.decode([("x", "rgb88")])
+    with pytest.raises(TypeError, match=r"must be a pair.* got 'x'; rules stand in a list, also a single one"):
+        filters.decode(("x", len))
     with pytest.raises(TypeError, match="one list of rules"):
         filters.decode([("x", None)], [("y", None)])
 

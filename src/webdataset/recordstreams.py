@@ -25,6 +25,7 @@ from .countedshards import check_count
 from .errors import DecodingError, printable
 from .plainrecords import Found, PlainReader
 from .recordformats import FORMATS, MSGPACK, OLD_MSGPACK, RecordFormat
+from .tar.header import BLOCK, is_header
 from .tar.source import Source
 from .tariterators import ShardReader, locate_shard, note_fault, url_and_stream
 
@@ -238,6 +239,8 @@ class _RecordReader:
         except DecodingError as exn:
             exn.locate(member=f"record {self.number}", offset=self._begin + self._at)
             if self.number == 0:  # it is something else than records
+                if is_header(bytes(self._window[:BLOCK])):
+                    raise self._failure("not records, but a tar archive: give it a name that ends in .tar") from exn
                 raise
             self.skipped += 1
             try:

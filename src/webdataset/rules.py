@@ -11,6 +11,7 @@ matched by the name and the value that it came with, also behind a `Continue`. N
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from ._arguments import check_items, shown
 from .codecs.extensions import has_extension
 from .errors import CollationError, DuplicateFieldError, printable
 from .places import add_place
+
+logger = logging.getLogger(__name__)
 
 _MANY = 10_000  # names of fields that are remembered
 
@@ -136,6 +139,7 @@ class RuleList:
             if not isinstance(rule, (tuple, list)) or len(rule) != 2:
                 raise TypeError(
                     f'{where}: {text} must be a pair, what it is for and a function, ("jpg;png", f), got {shown(rule)}'
+                    "; rules stand in a list, also a single one"
                 )
             around, match = _unwrapped(rule[0], f"{where}: {text}")
             function = by_name(rule[1]) if by_name is not None and isinstance(rule[1], str) else rule[1]
@@ -144,6 +148,8 @@ class RuleList:
             self._rules.append((around, match, function, f"{text}, {_text_of(rule[0])}"))
         self._typed = any(isinstance(match, (type, UnionType)) for _, match, _, _ in self._rules)
         self._known: dict[Any, tuple[_Step, ...]] = {}
+        self._where = where
+        self._fit = False  # a field was taken, or it was told that none is
 
     def of_sample(self, sample: dict[str, Any], usual: Usual, failure: Failure | None = None) -> dict[str, Any]:
         """What becomes of a sample."""
@@ -151,6 +157,8 @@ class RuleList:
         for name, value in sample.items():
             for step in self.steps(name, value):
                 self._make(result, step, name, value, usual, failure)
+        if not self._fit:
+            self._tell_misfit(sample)
         return result
 
     def of_samples(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -187,6 +195,8 @@ class RuleList:
             for step in steps:
                 column = [sample[name] for sample in samples]
                 self._make(result, step, name, column, lambda name, _: column_of(samples, name), placed)
+        if not self._fit:
+            self._tell_misfit(names)
         return result
 
     def steps(self, name: str, value: Any) -> tuple[_Step, ...]:
@@ -210,7 +220,15 @@ class RuleList:
                 steps.append(_Step(function, around[0].name if around else name, text))
                 if not any(isinstance(one, Continue) for one in around):
                     break
+        self._fit = self._fit or bool(steps)
         return tuple(steps)
+
+    def _tell_misfit(self, fields: dict[str, Any]) -> None:
+        """Log once that the rules leave nothing of a sample or batch but its metadata."""
+        self._fit = True
+        names = [printable(name) for name in fields if not name.startswith("_")]
+        if names:
+            logger.warning("%s: no rule takes any of the fields %s; they are left out", self._where, ", ".join(names))
 
     def _make(
         self, result: dict[str, Any], step: _Step, name: str, value: Any, usual: Usual, failure: Failure | None

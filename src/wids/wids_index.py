@@ -257,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     update.add_argument("-b", "--base", help="set what relative urls are below")
     update.add_argument("-B", "--rebase", action="store_true", help="make the folder that all shards share the base")
     info = command("info", "show what indexes list")
-    info.add_argument("filenames", nargs="*", help="the indexes")
+    info.add_argument("filenames", nargs="+", help="the indexes")
     info.add_argument("-t", "--table", action="store_true", help="a line for each, with tabs")
     sample = command("sample", "show one sample")
     sample.add_argument("filename", help="the index")

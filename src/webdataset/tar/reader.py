@@ -30,6 +30,7 @@ from .pax import PAX_LIMIT, Records, parse_pax_records, parse_pax_size
 from .scan import Run, scan
 from .source import LARGE_MEMBER, Source
 from .sparse import expand_sparse, parse_old_sparse, parse_pax_sparse, parse_sparse_extension, split_sparse_data
+from .strangers import not_tar
 
 WORTH_SCANNING = 1 << 16
 """Bytes in the window from which on looking at all blocks together pays."""
@@ -275,7 +276,7 @@ class ArchiveReader:
                 header = parse_header(block)
             except HeaderError as exn:
                 if at == 0:
-                    raise _not_tar(block) from exn
+                    raise not_tar(block) from exn
                 raise exn.locate(offset=at)
             try:
                 kind = header.type
@@ -304,7 +305,7 @@ class ArchiveReader:
             if not source.fill(BLOCK):
                 if source.available:
                     if source.offset == 0:
-                        raise _not_tar(source.window)
+                        raise not_tar(source.window)
                     raise TruncatedError(
                         f"the archive ends inside a header: {source.available} of {BLOCK} bytes", offset=source.offset
                     )
@@ -380,16 +381,3 @@ def _fill_holes(data: bytes, pieces: list[tuple[int, int]] | None, real_size: in
     if pieces is None:
         pieces, data = split_sparse_data(data)
     return expand_sparse(data, pieces, real_size)
-
-
-def _not_tar(start: bytes) -> TarError:
-    """What to say of a file whose first block is no header."""
-    text = start.lstrip()[:60]
-    hint = ""
-    if text[:1] == b"<":
-        hint = "; it looks like an HTML or XML page: did the server send an error page?"
-    elif text[:1] in (b"{", b"["):
-        hint = "; it looks like JSON: did the server send an error message?"
-    elif text and all(32 <= byte < 127 or byte in b"\r\n\t" for byte in text):
-        hint = "; it looks like text"
-    return TarError(f"not a tar archive: it begins with {start[:24]!r}{hint}", offset=0)
