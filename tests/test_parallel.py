@@ -195,6 +195,25 @@ def test_a_server_that_takes_few_connections(limit):
     assert fetchers() == 0
 
 
+def test_a_server_that_takes_one_connection_and_a_slow_reader():
+    """Threads that gave up while the first connection was open do not end the read: what is left is asked for again."""
+    answered = []
+
+    def answer(request) -> Page:
+        if not all(other.done for other in answered):
+            return Page(status=429)
+        answered.append(request)
+        return slow()
+
+    with serve(answer) as server, open_read(server.url("/a"), storage_options(attempts=2, backoff=0.02)) as stream:
+        begin = stream.read(1 << 20)
+        while not fetchers() and len(begin) < len(BIG):
+            begin += stream.read(1 << 16)
+        assert eventually(lambda: fetchers() == 0)
+        assert len(begin) < len(BIG)
+        assert begin + stream.read() == BIG
+
+
 def test_faults_everywhere():
     """Pieces that are cut, reset, refused and stalled, in any order: the bytes are the object's."""
     chance = random.Random(3)

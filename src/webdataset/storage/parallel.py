@@ -228,12 +228,22 @@ class Fetcher:
         self._threads: list[threading.Thread] = []
         self._most = min(options.connections, self._window)
         self._working = 0
+        self._beside = True  # the first connection is open
         for _ in range(min(4, options.connections, self._window)):
             self._add_thread()
 
     def next_block(self) -> bytes:
-        """The next bytes; b"" at the end. One more connection is opened each time that this has to wait."""
+        """The next bytes; b"" at the end. One more connection is opened each time that this has to wait.
+
+        When this is first called, the first connection is closed: where the server takes only one, there is room now.
+        """
         with self._changed:
+            if self._beside:
+                self._beside = False
+                if not self._working and any(piece.error is not None for piece in self._pieces):
+                    for piece in self._pieces:
+                        piece.error = None
+                    self._add_thread()
             while True:
                 if self._stopped.is_set():
                     raise OpenError("the read was broken off", url=self._target.url)
