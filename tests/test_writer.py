@@ -300,6 +300,21 @@ def test_chunks_that_are_taken_in_part_are_written_whole(taken):
     assert stream.getvalue() == archive_of(samples)
 
 
+def test_headers_follow_attributes_that_are_set_later(tmp_path):
+    """user, group, mode and mtime, set between samples, count for those that follow; what has no place is refused."""
+    path = tmp_path / "a.tar"
+    with TarWriter(str(path), user="u", mtime=1) as sink:
+        sink.write({"__key__": "a", "txt": b"1"})
+        sink.user, sink.group, sink.mode, sink.mtime = "someone", "others", 0o600, 7
+        with pytest.raises(ValueError, match="mode must be permission bits"):
+            sink.mode = 0o77777
+        sink.write({"__key__": "b", "txt": b"1"})
+        assert (sink.user, sink.group, sink.mode, sink.mtime) == ("someone", "others", 0o600, 7)
+    with tarfile.open(path) as archive:
+        found = [(info.uname, info.gname, info.mode, info.mtime) for info in archive]
+    assert found == [("u", "bigdata", 0o444, 1), ("someone", "others", 0o600, 7)]
+
+
 @pytest.mark.parametrize(
     ("name", "compress", "mode"),
     [

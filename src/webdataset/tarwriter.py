@@ -51,6 +51,18 @@ def _check_name(where: str, name: str, value: Any) -> None:
         raise TypeError(f"{where}: {name} must be a name or None, got {shown(value)}")
 
 
+def _header_option(name: str) -> Any:
+    """An option of headers as an attribute that can be set."""
+
+    def get(self: TarWriter) -> Any:
+        return self._headers[name]
+
+    def put(self: TarWriter, value: Any) -> None:
+        self._set_headers(**{name: value})
+
+    return property(get, put)
+
+
 class TarWriter(SampleSink):
     """Writes samples to a tar archive; a context manager.
 
@@ -83,6 +95,7 @@ class TarWriter(SampleSink):
             format, or BGZF. Programs that decompress read either; tarfile's streams ("r|gz") do not.
 
     Attributes:
+        user, group, mode, mtime: as the arguments; what is set counts for the samples that follow.
         stream: what is written to.
         own_fileobj: the same when it was opened here, else None.
         tarstream: the archive being written; `tarstream.position` is its length so far, uncompressed.
@@ -125,16 +138,10 @@ class TarWriter(SampleSink):
     ) -> None:
         self.encoder = make_encoder(encoder)
         self.keep_meta = keep_meta
-        self.user = user
-        self.group = group
-        self.mode = mode
-        self.mtime = mtime
         self.compress = compress
-        self._style = member_style(user, group, mode, mtime, format)
+        self._headers: dict[str, Any] = {}
+        self._set_headers(user=user, group=group, mode=mode, mtime=mtime, format=format)
         self._align = checked_align(align, self._style)
-        template = HeaderTemplate(self._style)
-        self._fronts, self._rests = template.fronts, template.rests
-        self._before = format_time(self._style)
         self._plans: Memo[tuple[Any, ...], Plan] = Memo(self._plan)
         self._last_key: str | None = None
         self._last_plan: Plan = []
@@ -147,6 +154,19 @@ class TarWriter(SampleSink):
             raise ValueError(f'TarWriter: seekable=True needs compress="zst" or "gz", or none, got {compression!r}')
         self._open(fileobj, compression, bool(seekable))
         self.tarstream = self._sink
+
+    user = _header_option("user")
+    group = _header_option("group")
+    mode = _header_option("mode")
+    mtime = _header_option("mtime")
+
+    def _set_headers(self, **options: Any) -> None:
+        """Make headers with these options from now on, the others as they were."""
+        self._style = member_style(**{**self._headers, **options})
+        self._headers.update(options)
+        template = HeaderTemplate(self._style)
+        self._fronts, self._rests = template.fronts, template.rests
+        self._before = format_time(self._style)
 
     @staticmethod
     def tarmode(fileobj: Any, compress: bool | str | None = None) -> str:

@@ -240,9 +240,9 @@ class Fetcher:
         with self._changed:
             if self._beside:
                 self._beside = False
-                if not self._working and any(piece.error is not None for piece in self._pieces):
-                    for piece in self._pieces:
-                        piece.error = None
+                if not self._working and any(left.error is not None for left in self._pieces):
+                    for left in self._pieces:
+                        left.error = None
                     self._add_thread()
             while True:
                 if self._stopped.is_set():
