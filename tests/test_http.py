@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from http import HTTPStatus
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,7 @@ STATUSES = [
     (403, "HTTP 403 Forbidden: access is denied; check the credentials"),
     (404, "HTTP 404 Not Found: there is nothing at this url"),
     (410, "HTTP 410 Gone: it was there"),
-    (416, "HTTP 416 Requested Range Not Satisfiable: the object has no such range"),
+    (416, f"HTTP 416 {HTTPStatus(416).phrase}: the object has no such range"),
     (418, "HTTP 418 I'm a Teapot: the server does not accept the request"),
     (429, "HTTP 429 Too Many Requests: too many requests"),
     (500, "HTTP 500 Internal Server Error: the fault is the server's"),

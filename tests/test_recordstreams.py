@@ -526,3 +526,25 @@ def test_values_that_come_often_are_made_once(tmp_path):
     huge, cyclic = wds.DataPipeline(wds.SimpleShardList([str(tmp_path / "a.cbors")]), wds.cbors2_to_samples())
     assert huge["v"][0] is huge["v"][8]
     assert cyclic["x"][0] is cyclic["x"]
+
+
+FAILING = """
+import gc, sys
+import webdataset as wds
+for url in sys.argv[1:]:
+    try:
+        list(wds.DataPipeline(wds.SimpleShardList([url]), wds.cbors_to_samples()))
+    except wds.DataError as error:
+        error.itself = error
+    gc.collect()
+"""
+
+
+def test_errors_left_a_word_of_python_about_closing(tmp_path):
+    """What a failed read leaves is closed without an error, which Python 3.13, or its development mode, would print."""
+    cut = tmp_path / "cut.cbor"
+    cut.write_bytes(cbor2.dumps({"a": b"x" * 9000})[:-1])
+    with serve({}) as server:
+        command = [sys.executable, "-X", "dev", "-c", FAILING, str(cut), server.url("/missing.cbor")]
+        done = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True)
+    assert "ignored" not in done.stderr

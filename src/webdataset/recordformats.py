@@ -10,6 +10,7 @@ Records of the time before MsgPack told texts from bytes are read too: where som
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -104,7 +105,8 @@ _READ_AHEAD = 512  # more is copied and given back for each record
 
 
 def _cbor_window(cbor: Any, size: int) -> Window:
-    whole, part = io.BytesIO(bytes(size)), io.BytesIO()
+    whole: io.BytesIO = _Memory(bytes(size))
+    part = io.BytesIO()
     view = whole.getbuffer()
     decoder: Any = getattr(cbor, "CBORDecoder", None)
     options = {"read_size": _READ_AHEAD}
@@ -126,6 +128,14 @@ def _cbor_window(cbor: Any, size: int) -> Window:
             return decoder(stream).decode, stream.tell, origin
 
     return view, open_part
+
+
+class _Memory(io.BytesIO):
+    """Memory that may be forgotten together with a view of it: Python 3.13 tells errors of closing then."""
+
+    def close(self) -> None:
+        with contextlib.suppress(BufferError):
+            super().close()
 
 
 class _Exact:

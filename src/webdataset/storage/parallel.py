@@ -68,8 +68,11 @@ class ParallelReader(ByteStream):
         etag: the version that is read, None where the server does not say.
     """
 
+    _first: HttpReader | None = None  # when opening fails, what closes finds nothing
+    _fetcher: Fetcher | None = None
+
     def __init__(self, target: Target, options: StorageOptions) -> None:
-        self._first: HttpReader | None = HttpReader(target, options)
+        self._first = HttpReader(target, options)
         self._target, self._options = target, options
         self.url = target.url
         self.headers: Mapping[str, str] = self._first.headers
@@ -77,7 +80,6 @@ class ParallelReader(ByteStream):
         self.got = 0
         self._server = "://".join(urlsplit(target.address)[:2])
         self._process = os.getpid()
-        self._fetcher: Fetcher | None = None
         self._fetched_from = 0
         self._block = memoryview(b"")
         self._waited = 0.0

@@ -125,7 +125,7 @@ class Bucket:
     def explain(self, status: int, headers: Headers, body: bytes) -> str | None:
         """What S3's refusal means."""
         told = xml_of(body)
-        code = "" if told is None else told.findtext("Code") or ""
+        code, said = ("", "") if told is None else (told.findtext(name) or "" for name in ("Code", "Message"))
         region = _region_in(headers, body)
         if region is not None and region != self.region:
             return f"the bucket is in the region {region}, not {self.region}; set AWS_DEFAULT_REGION={region}"
@@ -135,7 +135,7 @@ class Bucket:
         if code in MEANINGS or status in (412, 416):
             return MEANINGS.get(code)
         if code:
-            return f"S3 says {printable(code, 60)}: {printable((told.findtext('Message') if told else '') or '', 200)}"
+            return f"S3 says {printable(code, 60)}: {printable(said, 200)}"
         return _WITHOUT_WORDS.get(status)
 
     def learn(self, status: int, headers: Headers, body: bytes) -> bool:
