@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -227,16 +228,22 @@ def test_seqpacket_peers_that_vanish(seqpacket) -> None:
         tenbin.sctp_send(lonely, address + "x", [np.arange(3)])
 
 
-def test_a_seqpacket_peer_that_takes_nothing() -> None:
-    """Over AF_UNIX SOCK_SEQPACKET: a full connection ends the sender's wait after the timeout."""
+@contextmanager
+def full_connection() -> Iterator[socket.socket]:
+    """One end of a connection over AF_UNIX SOCK_SEQPACKET whose other end reads nothing, and which takes no more."""
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with left, right:
         left.setblocking(False)
         with pytest.raises(BlockingIOError):
             [left.send(bytes(10_000)) for _ in range(1000)]
         left.setblocking(True)
-        with pytest.raises(TransferTimeoutError, match=r"no message was sent within 0\.1 s"):
-            tenbin.sctp_send(left, None, [np.arange(5000)], timeout=0.1)
+        yield left
+
+
+def test_a_seqpacket_peer_that_takes_nothing() -> None:
+    """Over AF_UNIX SOCK_SEQPACKET: a full connection ends the sender's wait after the timeout."""
+    with full_connection() as left, pytest.raises(TransferTimeoutError, match=r"no message was sent within 0\.1 s"):
+        tenbin.sctp_send(left, None, [np.arange(5000)], timeout=0.1)
 
 
 def test_wrong_seqpacket_messages() -> None:
@@ -334,14 +341,8 @@ def test_a_timeout_with_methods_of_pysctp_was_none(seqpacket) -> None:
         silent.connect(address)
         with pytest.raises(TransferTimeoutError):
             tenbin.sctp_recv(OwnMethods(listener), timeout=0.1)
-    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with left, right:
-        left.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            [left.send(bytes(10_000)) for _ in range(1000)]
-        left.setblocking(True)
-        with pytest.raises(TransferTimeoutError, match=r"no message was sent within 0\.1 s"):
-            tenbin.sctp_send(OwnMethods(left), None, VALUES[:3], timeout=0.1)
+    with full_connection() as left, pytest.raises(TransferTimeoutError, match=r"no message was sent within 0\.1 s"):
+        tenbin.sctp_send(OwnMethods(left), None, VALUES[:3], timeout=0.1)
 
 
 def test_sockets_that_keep_no_messages_apart() -> None:

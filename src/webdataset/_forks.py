@@ -1,6 +1,6 @@
 """A process that forks -> objects in the child that get new locks, since whoever held the old ones is not there.
 
-An object says what that means by its method `after_fork`, which does no more than to make things anew.
+An object says what that means by its method `after_fork`, which only makes things anew, or lets go of them.
 """
 
 from __future__ import annotations

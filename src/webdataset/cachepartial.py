@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ._forks import tell_of_forks
 from .cachelocks import Lock, ask, give_back
 from .errors import OpenError
 from .storage.atomic import cannot_write
@@ -67,8 +68,7 @@ class Partial:
         self.committed = False
         self._fd = fd
         self._state_fd = -1
-        _held.add(self)
-        _watch_forks()
+        tell_of_forks(self)
         try:
             self._state_fd = os.open(state_of(name), _FLAGS & ~os.O_APPEND, 0o666)
             self.state = read_state(self._state_fd) if self.have else State()
@@ -148,11 +148,14 @@ class Partial:
 
     def drop(self) -> None:
         """Close the files; the lock stays with another process that has them."""
-        _held.discard(self)
         for fd in (self._fd, self._state_fd):
             if fd >= 0:
                 os.close(fd)
         self._fd = self._state_fd = -1
+
+    def after_fork(self) -> None:
+        """Let go of what the parent writes: a lock would outlive the parent with it."""
+        self.drop()
 
 
 def claim(dest: str) -> Partial | None:
@@ -253,18 +256,3 @@ def _this_system() -> str:
 
         identity = platform.node().encode()
     return hashlib.sha256(identity).hexdigest()[:8]
-
-
-_held: set[Partial] = set()
-
-
-@functools.cache
-def _watch_forks() -> None:
-    """From now on forked processes let go of what their parent writes: a lock would outlive the parent with them."""
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_drop_inherited)
-
-
-def _drop_inherited() -> None:
-    for partial in list(_held):
-        partial.drop()
